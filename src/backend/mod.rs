@@ -1,0 +1,253 @@
+//! The makers of numbers: one trait of about ten fused operations, and its two implementations.
+//!
+//! A backend is a small machine with registers, not a tensor library. The registers are the rows of
+//! the current step: the residual stream `x` `[rows, hidden]` and scratch for q, k, v, the attention's
+//! output and the MLP, which only the backend sees. That is what lets the CPU backend run a step in
+//! one arena without an allocation, and what keeps the decoder free of shapes.
+
+use std::path::PathBuf;
+
+/// One physical KV block of [`BLOCK_TOKENS`] tokens; the id is shared by all layers and backends.
+pub type BlockId = u32;
+
+/// Tokens in a KV block. candle's paged flash attention wants a multiple of 32 too.
+pub const BLOCK_TOKENS: usize = 32;
+
+/// What went wrong in a backend, at load or in a step. Never shown to a client.
+#[derive(Debug, thiserror::Error)]
+pub enum BackendError {
+    /// A tensor of the model file cannot be used; names the tensor.
+    #[error("tensor {name}: {reason}")]
+    Tensor { name: String, reason: String },
+    /// The machine ran out of something, or a device failed.
+    #[error("{0}")]
+    Device(String),
+}
+
+/// GGUF block types that Millrace computes with. All others are refused by name at load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum BlockType {
+    F32,
+    F16,
+    BF16,
+    Q4_0,
+    Q4_1,
+    Q5_0,
+    Q5_1,
+    Q8_0,
+    Q4K,
+    Q5K,
+    Q6K,
+}
+
+/// A two-dimensional (or, with `rows == 1`, one-dimensional) tensor in a model file, bounds checked
+/// when the header was read. Row-major: `rows` outputs of `cols` inputs each.
+#[derive(Debug, Clone)]
+pub struct TensorSource {
+    pub name: String,
+    pub path: PathBuf,
+    /// Byte offset of the first block from the beginning of the file.
+    pub offset: u64,
+    pub kind: BlockType,
+    pub rows: usize,
+    pub cols: usize,
+}
+
+/// How rotary embedding pairs up the elements of a head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RopePairs {
+    /// `(2i, 2i + 1)`: llama as GGUF stores it.
+    Interleaved,
+    /// `(i, i + dims / 2)`: GPT-NeoX, Qwen, Gemma.
+    Halves,
+}
+
+/// Rotary position embedding of one layer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rope {
+    pub pairs: RopePairs,
+    /// Rotated elements a head; the rest pass through.
+    pub dims: usize,
+    /// `1 / base^(2i / dims)` for pair i, already scaled as the model wants: `dims / 2` long.
+    pub inv_freq: Vec<f32>,
+}
+
+/// Shape of the model, as far as a backend must know it to lay out its registers and KV cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    pub layers: usize,
+    pub hidden: usize,
+    pub heads: usize,
+    pub kv_heads: usize,
+    pub head_dim: usize,
+    pub mlp: usize,
+    pub vocab: usize,
+}
+
+/// Element type of the KV cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KvDtype {
+    #[default]
+    F16,
+    F32,
+}
+
+/// The gate's activation function.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activation {
+    Silu,
+    /// `0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))`
+    GeluTanh,
+}
+
+/// Which rows of a slice the head is computed for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogitRows {
+    /// None: a chunk of a prompt that is not at its end yet.
+    None,
+    /// The last row only: a sequence that samples.
+    Last,
+    /// Every row: a prompt that is scored.
+    All,
+}
+
+/// One sequence's share of a step: `tokens` at positions `start..start + tokens.len()`.
+#[derive(Debug, Clone, Copy)]
+pub struct Slice<'a> {
+    pub tokens: &'a [u32],
+    pub start: usize,
+    /// Physical blocks of positions `0..`, long enough for the last token of this slice.
+    pub blocks: &'a [BlockId],
+    pub logits: LogitRows,
+}
+
+/// What one step computes. Rows are the tokens of all slices, in order.
+#[derive(Debug, Clone, Copy)]
+pub struct Batch<'a> {
+    pub slices: &'a [Slice<'a>],
+}
+
+impl Batch<'_> {
+    /// Tokens in this step.
+    pub fn rows(&self) -> usize {
+        self.slices.iter().map(|s| s.tokens.len()).sum()
+    }
+
+    /// Rows of logits that this step yields.
+    pub fn logit_rows(&self) -> usize {
+        self.slices
+            .iter()
+            .map(|s| match s.logits {
+                LogitRows::None => 0,
+                LogitRows::Last => 1,
+                LogitRows::All => s.tokens.len(),
+            })
+            .sum()
+    }
+}
+
+/// The normalisation before a projection: RMSNorm with `weight` (as the file has it: GGUF's Gemma
+/// weights already contain the `+ 1`).
+#[derive(Debug, Clone, Copy)]
+pub struct Norm<'a, V> {
+    pub weight: &'a V,
+    pub eps: f32,
+}
+
+/// Everything attention needs beside q, k and v.
+#[derive(Debug, Clone, Copy)]
+pub struct Attention {
+    pub layer: usize,
+    /// Multiplies q·k: usually `1 / sqrt(head_dim)`.
+    pub scale: f32,
+    /// Sliding window: a query at position p sees keys at positions above `p - window`.
+    pub window: Option<usize>,
+    /// `cap * tanh(score / cap)`, for families that soft-cap.
+    pub softcap: Option<f32>,
+}
+
+/// The operations a decoder is made of. Order of calls in a step: `begin`, `embed`, then per layer
+/// `norm_qkv`, `rope_write_kv`, `attention`, `project_add`, `gated_mlp_add`, and at the end `logits`.
+///
+/// For a given row the result of every operation has the same bits whatever the other rows are, how
+/// many there are, and however many threads compute it (architecture invariant 7). The candle backend
+/// is exempt: its matrix products choose their order by shape.
+pub trait Backend: Send + 'static {
+    /// A weight matrix, packed; possibly several tensors with the same input, stacked by rows.
+    type Linear: Send;
+    /// A vector of f32: a norm's weight, a bias.
+    type Vector: Send;
+
+    /// Stacks `parts` (all with the same `cols`) by rows and packs them.
+    fn load_linear(&self, parts: &[TensorSource]) -> Result<Self::Linear, BackendError>;
+    /// Joins one-row tensors into one vector.
+    fn load_vector(&self, parts: &[TensorSource]) -> Result<Self::Vector, BackendError>;
+    /// Reserves registers for `max_rows` rows and `blocks` KV blocks. Called once, after loading.
+    fn reserve(&mut self, plan: &Reserve) -> Result<(), BackendError>;
+
+    /// Starts a step: remembers where each row belongs.
+    fn begin(&mut self, batch: &Batch<'_>) -> Result<(), BackendError>;
+    /// `x = table[token] * scale` for every row.
+    fn embed(&mut self, table: &Self::Linear, scale: f32) -> Result<(), BackendError>;
+    /// `qkv = norm(x) W + bias`; W holds q, k and v stacked.
+    fn norm_qkv(
+        &mut self,
+        norm: Norm<'_, Self::Vector>,
+        w: &Self::Linear,
+        bias: Option<&Self::Vector>,
+    ) -> Result<(), BackendError>;
+    /// Norms q and k by head where the family does, rotates them, writes k and v into the blocks.
+    fn rope_write_kv(
+        &mut self,
+        layer: usize,
+        qk_norm: Option<(Norm<'_, Self::Vector>, Norm<'_, Self::Vector>)>,
+        rope: &Rope,
+    ) -> Result<(), BackendError>;
+    /// `attn = softmax(q k) v` over each row's own sequence, causal.
+    fn attention(&mut self, attention: Attention) -> Result<(), BackendError>;
+    /// `x += post(attn W)`, where `post` is a norm for families that have one, else nothing.
+    fn project_add(
+        &mut self,
+        w: &Self::Linear,
+        post: Option<Norm<'_, Self::Vector>>,
+    ) -> Result<(), BackendError>;
+    /// `x += post(down(act(gate(norm(x))) * up(norm(x))))`; `gate_up` holds gate and up stacked.
+    fn gated_mlp_add(&mut self, mlp: GatedMlp<'_, Self>) -> Result<(), BackendError>
+    where
+        Self: Sized;
+    /// `norm(x) W` for the rows that asked for it, in order: `logit_rows x vocab`, row-major.
+    fn logits(
+        &mut self,
+        norm: Norm<'_, Self::Vector>,
+        head: &Self::Linear,
+    ) -> Result<&[f32], BackendError>;
+
+    /// Makes the backend usable again after a panic inside a step (a poisoned pool, half-written
+    /// registers). KV blocks keep their contents.
+    fn recover(&mut self);
+    /// A short name for banners and fingerprints, such as `cpu/avx2` or `candle/cuda:0`.
+    fn name(&self) -> String;
+}
+
+/// The weights of a gated MLP.
+#[derive(Debug)]
+pub struct GatedMlp<'a, B: Backend> {
+    pub norm: Norm<'a, B::Vector>,
+    pub gate_up: &'a B::Linear,
+    pub down: &'a B::Linear,
+    pub activation: Activation,
+    pub post: Option<Norm<'a, B::Vector>>,
+}
+
+/// What [`Backend::reserve`] makes room for.
+#[derive(Debug, Clone, Copy)]
+pub struct Reserve {
+    pub shape: Shape,
+    pub max_rows: usize,
+    pub max_logit_rows: usize,
+    pub blocks: usize,
+    pub kv_dtype: KvDtype,
+    /// Longest sequence in tokens.
+    pub max_context: usize,
+}

@@ -1,0 +1,141 @@
+//! The effective configuration: defaults < `config/millrace.toml` < `MILLRACE_*` < flags.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::backend::KvDtype;
+
+/// Everything `serve` needs, checked and with units resolved. Layering and messages: `cli/settings.rs`.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// As given: a path, a name of `pull --list`, or `fake:…` with the feature of that name.
+    pub model: String,
+    pub http: HttpConfig,
+    pub auth: AuthConfig,
+    pub names: NamesConfig,
+    pub engine: EngineConfig,
+    pub backend: BackendConfig,
+    pub log: LogConfig,
+    /// Where `pull` puts models; a model path may be relative to it.
+    pub model_dir: PathBuf,
+    pub offline: bool,
+}
+
+#[derive(Debug, Clone)]
+pub struct HttpConfig {
+    pub host: IpAddr,
+    pub port: u16,
+    pub max_connections: usize,
+    pub max_body_bytes: usize,
+    /// From SIGTERM to the moment when unfinished requests are failed.
+    pub shutdown_timeout: Duration,
+    /// Without progress for this long while there is work, the engine counts as hung.
+    pub engine_stall_timeout: Duration,
+    /// A client that takes no event for this long is aborted.
+    pub client_stall_timeout: Duration,
+    pub sse_ping_interval: Duration,
+    pub header_timeout: Duration,
+    /// Between two pieces of a request body.
+    pub body_timeout: Duration,
+    pub idle_timeout: Duration,
+    pub cors_origins: Vec<String>,
+    pub metrics_require_key: bool,
+}
+
+#[derive(Clone, Default)]
+pub struct AuthConfig {
+    pub api_key_file: Option<PathBuf>,
+    /// `MILLRACE_API_KEY`, SHA-256 of it: the clear text is gone once the configuration is read.
+    pub env_key_digest: Option<[u8; 32]>,
+    pub allow_unauthenticated: bool,
+    pub i_know_this_is_open: bool,
+}
+
+impl std::fmt::Debug for AuthConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AuthConfig")
+            .field("api_key_file", &self.api_key_file)
+            .field("env_key", &self.env_key_digest.map(|_| "redacted"))
+            .field("allow_unauthenticated", &self.allow_unauthenticated)
+            .field("i_know_this_is_open", &self.i_know_this_is_open)
+            .finish()
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct NamesConfig {
+    /// First one is shown. Empty: the model's own name and [`LEGACY_NAMES`].
+    pub served: Vec<String>,
+    /// Names whose text prompts are rendered by the chat template (API.md 0.26).
+    pub instruct: BTreeSet<String>,
+}
+
+/// Aliases that a default server also answers to, so that old code runs unchanged.
+pub const LEGACY_NAMES: [&str; 5] = [
+    "text-davinci-002",
+    "text-davinci-003",
+    "gpt-3.5-turbo-instruct",
+    "davinci-002",
+    "babbage-002",
+];
+
+/// Legacy names that were instruction-following models at OpenAI.
+pub const INSTRUCT_NAMES: [&str; 3] =
+    ["text-davinci-002", "text-davinci-003", "gpt-3.5-turbo-instruct"];
+
+#[derive(Debug, Clone)]
+pub struct EngineConfig {
+    /// Longest sequence; `None`: what the model was trained for, or what the KV cache holds.
+    pub max_model_len: Option<usize>,
+    pub max_num_seqs: usize,
+    /// Token budget of a step; `None`: 256.
+    pub max_num_batched_tokens: Option<usize>,
+    pub max_queue_requests: usize,
+    pub max_queue_tokens: usize,
+    pub kv_cache_bytes: u64,
+    pub kv_cache_dtype: KvDtype,
+    pub prefix_caching: bool,
+    pub seed: Option<u64>,
+    /// Copied from [`HttpConfig`]: how long a paused request may keep its blocks.
+    pub client_stall_timeout: Duration,
+}
+
+#[derive(Debug, Clone)]
+pub struct BackendConfig {
+    /// `None`: one per core.
+    pub threads: Option<usize>,
+    pub device: Device,
+    pub kernels: Kernels,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Device {
+    #[default]
+    Auto,
+    Cpu,
+    Cuda,
+    Metal,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kernels {
+    #[default]
+    Auto,
+    Avx512,
+    AvxVnni,
+    Avx2,
+    Neon,
+    Scalar,
+    Candle,
+}
+
+#[derive(Debug, Clone)]
+pub struct LogConfig {
+    pub json: bool,
+    /// An env-filter directive, such as `info` or `millrace=debug`.
+    pub level: String,
+}

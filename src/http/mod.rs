@@ -1,0 +1,1 @@
+//! HTTP: the router, the order of its layers, and what all handlers share.

@@ -1,0 +1,56 @@
+//! The Transformer, written once and generic over the backend, and the loading of its weights.
+
+pub mod load;
+
+use crate::backend::{Batch, BlockId};
+
+/// What the engine must know of a model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelSpec {
+    /// Rows of logits have this many entries; token ids are below it.
+    pub vocab: usize,
+    /// Longest sequence (prompt and completion) in tokens.
+    pub max_context: usize,
+    /// KV blocks there are; ids are `0..kv_blocks`.
+    pub kv_blocks: usize,
+    /// Most tokens a step may hold.
+    pub max_rows: usize,
+    /// Most rows of logits a step may ask for.
+    pub max_logit_rows: usize,
+    /// Tokens that end an answer unless the request ignores them.
+    pub end_tokens: Vec<u32>,
+}
+
+/// Logits of the rows that asked for them, in batch order.
+#[derive(Debug, Clone, Copy)]
+pub struct Logits<'a> {
+    pub data: &'a [f32],
+    pub vocab: usize,
+}
+
+impl<'a> Logits<'a> {
+    /// Row `i`, `vocab` long.
+    pub fn row(&self, i: usize) -> &'a [f32] {
+        &self.data[i * self.vocab..(i + 1) * self.vocab]
+    }
+}
+
+/// A step that failed as a whole. The text goes to the log, never to a client.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct StepError(pub String);
+
+/// A model as the engine drives it: one step at a time, from one thread.
+pub trait Model: Send {
+    fn spec(&self) -> &ModelSpec;
+    /// Computes one step: writes KV for every token, yields logits for the rows that want them.
+    fn forward(&mut self, batch: &Batch<'_>) -> Result<Logits<'_>, StepError>;
+    /// Makes the model usable after `forward` panicked.
+    fn recover(&mut self);
+    /// For banners and fingerprints, such as `cpu/avx2`.
+    fn device(&self) -> String;
+    /// Bytes of one KV block over all layers, for the banner.
+    fn kv_block_bytes(&self) -> usize;
+    /// Tells the model that a block's contents are no longer needed (a device may reuse it).
+    fn release(&mut self, _block: BlockId) {}
+}
