@@ -1,0 +1,3 @@
+//! Tests from outside: the real binary over real sockets, and the rules of the house.
+
+mod house;
