@@ -1,0 +1,3 @@
+//! The OpenAI API: routes, wire types, errors and server-sent events.
+
+pub mod error;
