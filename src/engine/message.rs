@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use super::admission::Accepted;
+
 /// A token of the model's vocabulary.
 pub type TokenId = u32;
 
@@ -21,7 +23,7 @@ pub struct Tenant(pub u32);
 /// What the engine thread can be told.
 #[derive(Debug)]
 pub enum Command {
-    Submit(Submission),
+    Submit(Accepted),
     /// The client left: free everything of this request before the next step.
     Abort(RequestId),
     /// Refuse new work, finish what is running, then stop the thread.

@@ -1,4 +1,58 @@
 //! The core: a state machine driven by one thread. No HTTP, no JSON, no strings, no tensors' insides.
+//!
+//! [`handle`] is how the rest of the process talks to it; [`message`] is what is said.
 
+pub mod admission;
+pub mod clock;
 pub mod handle;
 pub mod message;
+mod scheduler;
+mod sequence;
+mod worker;
+
+use std::time::Duration;
+
+pub use handle::EngineHandle;
+
+use crate::config::EngineConfig;
+use crate::model::Model;
+
+/// Places that a request's event channel must have: one is kept for its terminal event, and the
+/// last step of a prompt can yield three events at once.
+pub const MIN_EVENT_CAPACITY: usize = 4;
+
+/// Tokens a step may hold when nobody said otherwise.
+const DEFAULT_BATCHED_TOKENS: usize = 256;
+
+/// What the engine keeps to, beside the limits of its model.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Sequences that hold KV blocks at one time.
+    pub max_num_seqs: usize,
+    /// Tokens a step may hold.
+    pub max_num_batched_tokens: usize,
+    /// Requests, whatever their fan-out, that may wait for their first step.
+    pub max_queue_requests: usize,
+    /// Prompt tokens that may wait for their first step.
+    pub max_queue_tokens: usize,
+    /// How long a client may take no event from a full channel.
+    pub client_stall_timeout: Duration,
+}
+
+impl From<&EngineConfig> for Settings {
+    fn from(config: &EngineConfig) -> Self {
+        Self {
+            max_num_seqs: config.max_num_seqs,
+            max_num_batched_tokens: config.max_num_batched_tokens.unwrap_or(DEFAULT_BATCHED_TOKENS),
+            max_queue_requests: config.max_queue_requests,
+            max_queue_tokens: config.max_queue_tokens,
+            client_stall_timeout: config.client_stall_timeout,
+        }
+    }
+}
+
+/// Starts the engine's thread. It ends by [`EngineHandle::drain`] or [`EngineHandle::stop`], or when
+/// the last handle is dropped.
+pub fn spawn(model: Box<dyn Model>, settings: Settings) -> std::io::Result<EngineHandle> {
+    worker::spawn(model, settings)
+}
