@@ -40,6 +40,65 @@ pub enum BlockType {
     Q6K,
 }
 
+impl BlockType {
+    /// All of them, in the order of GGUF's type numbers.
+    pub const ALL: [Self; 11] = [
+        Self::F32,
+        Self::F16,
+        Self::Q4_0,
+        Self::Q4_1,
+        Self::Q5_0,
+        Self::Q5_1,
+        Self::Q8_0,
+        Self::Q4K,
+        Self::Q5K,
+        Self::Q6K,
+        Self::BF16,
+    ];
+
+    /// The name that ggml gives it, such as `Q4_K`.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::F32 => "F32",
+            Self::F16 => "F16",
+            Self::BF16 => "BF16",
+            Self::Q4_0 => "Q4_0",
+            Self::Q4_1 => "Q4_1",
+            Self::Q5_0 => "Q5_0",
+            Self::Q5_1 => "Q5_1",
+            Self::Q8_0 => "Q8_0",
+            Self::Q4K => "Q4_K",
+            Self::Q5K => "Q5_K",
+            Self::Q6K => "Q6_K",
+        }
+    }
+
+    /// Values in a block. Rows are whole blocks.
+    pub fn block_len(self) -> usize {
+        match self {
+            Self::F32 | Self::F16 | Self::BF16 => 1,
+            Self::Q4_0 | Self::Q4_1 | Self::Q5_0 | Self::Q5_1 | Self::Q8_0 => 32,
+            Self::Q4K | Self::Q5K | Self::Q6K => 256,
+        }
+    }
+
+    /// Bytes of a block in the file (ggml-common.h).
+    pub fn block_bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::F16 | Self::BF16 => 2,
+            Self::Q4_0 => 18,
+            Self::Q4_1 => 20,
+            Self::Q5_0 => 22,
+            Self::Q5_1 => 24,
+            Self::Q8_0 => 34,
+            Self::Q4K => 144,
+            Self::Q5K => 176,
+            Self::Q6K => 210,
+        }
+    }
+}
+
 /// A two-dimensional (or, with `rows == 1`, one-dimensional) tensor in a model file, bounds checked
 /// when the header was read. Row-major: `rows` outputs of `cols` inputs each.
 #[derive(Debug, Clone)]
@@ -51,6 +110,18 @@ pub struct TensorSource {
     pub kind: BlockType,
     pub rows: usize,
     pub cols: usize,
+}
+
+impl TensorSource {
+    /// Bytes of one row. Cannot overflow for a source that was checked against its file.
+    pub fn row_bytes(&self) -> usize {
+        self.cols / self.kind.block_len() * self.kind.block_bytes()
+    }
+
+    /// Bytes of the whole tensor in the file.
+    pub fn byte_len(&self) -> usize {
+        self.rows * self.row_bytes()
+    }
 }
 
 /// How rotary embedding pairs up the elements of a head.

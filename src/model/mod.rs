@@ -3,8 +3,10 @@
 #[cfg(any(test, feature = "fake-model"))]
 pub mod fake;
 pub mod load;
+mod open;
 
 use crate::backend::{Batch, BlockId};
+pub use open::{Opened, open};
 
 /// What the engine must know of a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
