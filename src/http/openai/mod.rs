@@ -1,3 +1,5 @@
 //! The OpenAI API: routes, wire types, errors and server-sent events.
 
+pub mod completions;
 pub mod error;
+pub mod json;
