@@ -86,9 +86,7 @@ fn fault(error: &serde_json::Error, path: &serde_path_to_error::Path) -> ApiErro
         return ApiError::InvalidJson(message);
     }
     match path.iter().next() {
-        Some(serde_path_to_error::Segment::Map { key }) => {
-            ApiError::invalid(message, echo(key))
-        }
+        Some(serde_path_to_error::Segment::Map { key }) => ApiError::invalid(message, echo(key)),
         _ => ApiError::bad_request(message),
     }
 }

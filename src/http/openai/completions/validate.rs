@@ -144,9 +144,8 @@ fn prompts(input: Option<Input>, bounds: Bounds) -> Result<Prompts, ApiError> {
         }
         if let Some(id) = ids.iter().find(|&&id| id as usize >= bounds.vocab) {
             let vocab = bounds.vocab;
-            let message = format!(
-                "{id} is not a token of the vocabulary: ids are below {vocab} - 'prompt'"
-            );
+            let message =
+                format!("{id} is not a token of the vocabulary: ids are below {vocab} - 'prompt'");
             return Err(ApiError::invalid(message, "prompt"));
         }
     }
@@ -171,7 +170,9 @@ fn sampling(
     bounds: Bounds,
     max_tokens: Option<usize>,
 ) -> Result<Sampling, ApiError> {
-    let or = |name, range, default| Ok(fields.number(name, range)?.unwrap_or(default));
+    let or = |name, range, default| -> Result<f32, ApiError> {
+        Ok(fields.number(name, range)?.unwrap_or(default))
+    };
     let top_k = fields.integer("top_k", -1..=i64::from(i32::MAX))?.unwrap_or(0);
     Ok(Sampling {
         temperature: or("temperature", 0.0..=2.0, 1.0)?,

@@ -38,7 +38,7 @@ fn errors_name_the_path_and_the_line() {
         (b"{\"a\": 1} x", None, "trailing"),
         (b"[1]", None, "expected a JSON object"),
         (b"{\"a\": \"\xff\"}", None, "UTF-8"),
-        (br#"{"a": "\ud800"}"#, None, "surrogate"),
+        (br#"{"a": "\ud800"}"#, None, "hex escape"),
         (br#"{"a": 1e400}"#, None, "out of range"),
         (br#"{"a": NaN}"#, None, "line 1"),
         (br#"{"a": 1, "a": 2}"#, Some("a"), "duplicate key"),

@@ -259,9 +259,11 @@ fn assert_bounded(checked: &Checked) {
     assert!((-2.0..=2.0).contains(&s.presence_penalty));
     assert!(s.repetition_penalty > 0.0 && s.repetition_penalty <= 10.0);
     assert!(s.logit_bias.len() <= LOGIT_BIAS_MAX);
-    assert!(s.logit_bias.iter().all(|&(id, bias)| {
-        (id as usize) < BOUNDS.vocab && (-100.0..=100.0).contains(&bias)
-    }));
+    assert!(
+        s.logit_bias.iter().all(|&(id, bias)| {
+            (id as usize) < BOUNDS.vocab && (-100.0..=100.0).contains(&bias)
+        })
+    );
     assert!(s.logprobs.is_none_or(|k| i64::from(k) <= LOGPROBS_MAX));
     assert!(s.min_tokens as usize <= checked.max_tokens.unwrap_or(DEFAULT_MAX_TOKENS));
     assert!(checked.max_tokens != Some(0) || checked.echo);
