@@ -1,5 +1,7 @@
 //! The Transformer, written once and generic over the backend, and the loading of its weights.
 
+pub mod arch;
+pub mod decoder;
 #[cfg(any(test, feature = "fake-model"))]
 pub mod fake;
 pub mod load;

@@ -1,0 +1,180 @@
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::backend::BlockType;
+
+type Tensors = BTreeMap<String, TensorSource>;
+
+const HIDDEN: usize = 64;
+const MLP: usize = 96;
+const VOCAB: usize = 50;
+const HEADS: usize = 4;
+const KV_HEADS: usize = 2;
+const HEAD_DIM: usize = 32;
+
+fn tensor(tensors: &mut Tensors, name: &str, rows: usize, cols: usize) {
+    let source = TensorSource {
+        name: name.to_owned(),
+        path: PathBuf::from("none"),
+        offset: 0,
+        kind: BlockType::F32,
+        rows,
+        cols,
+    };
+    tensors.insert(name.to_owned(), source);
+}
+
+/// A consistent small model of 12 layers.
+fn model(arch: &str) -> (Metadata, Tensors) {
+    let mut meta = Metadata::default();
+    meta.values.insert("general.architecture".to_owned(), Value::String(arch.to_owned()));
+    for (key, value) in [
+        ("block_count", 12),
+        ("context_length", 2048),
+        ("embedding_length", HIDDEN),
+        ("feed_forward_length", MLP),
+        ("attention.head_count", HEADS),
+        ("attention.head_count_kv", KV_HEADS),
+        ("attention.key_length", HEAD_DIM),
+        ("attention.sliding_window", 512),
+    ] {
+        meta.values.insert(format!("{arch}.{key}"), Value::U64(value as u64));
+    }
+    for (key, value) in
+        [("attention.layer_norm_rms_epsilon", 1e-5), ("rope.freq_base", 1_000_000.0)]
+    {
+        meta.values.insert(format!("{arch}.{key}"), Value::F64(value));
+    }
+    let mut t = Tensors::new();
+    let (q, kv) = (HEADS * HEAD_DIM, KV_HEADS * HEAD_DIM);
+    tensor(&mut t, "token_embd.weight", VOCAB, HIDDEN);
+    tensor(&mut t, "output_norm.weight", 1, HIDDEN);
+    for i in 0..12 {
+        let mut add =
+            |part: &str, rows, cols| tensor(&mut t, &format!("blk.{i}.{part}"), rows, cols);
+        add("attn_norm.weight", 1, HIDDEN);
+        add("attn_q.weight", q, HIDDEN);
+        add("attn_k.weight", kv, HIDDEN);
+        add("attn_v.weight", kv, HIDDEN);
+        add("attn_output.weight", HIDDEN, q);
+        add("ffn_norm.weight", 1, HIDDEN);
+        add("ffn_gate.weight", MLP, HIDDEN);
+        add("ffn_up.weight", MLP, HIDDEN);
+        add("ffn_down.weight", HIDDEN, MLP);
+        if arch == "qwen2" {
+            add("attn_q.bias", 1, q);
+            add("attn_k.bias", 1, kv);
+            add("attn_v.bias", 1, kv);
+        }
+        if arch == "gemma3" {
+            add("attn_q_norm.weight", 1, HEAD_DIM);
+            add("attn_k_norm.weight", 1, HEAD_DIM);
+            add("post_attention_norm.weight", 1, HIDDEN);
+            add("post_ffw_norm.weight", 1, HIDDEN);
+        }
+    }
+    (meta, t)
+}
+
+fn refusal(meta: &Metadata, tensors: &Tensors) -> String {
+    describe(meta, tensors).unwrap_err().to_string()
+}
+
+#[test]
+fn each_family_is_what_its_papers_say() {
+    let (meta, t) = model("llama");
+    let llama = describe(&meta, &t).unwrap();
+    assert_eq!(llama.ropes[0].pairs, RopePairs::Interleaved);
+    assert_eq!(llama.ropes[0].inv_freq.len(), HEAD_DIM / 2);
+    assert!(llama.head.is_none() && llama.layers.iter().all(|l| l.window.is_none()));
+    assert!((llama.attention_scale - 1.0 / (HEAD_DIM as f32).sqrt()).abs() < 1e-9);
+    let (meta, t) = model("qwen2");
+    let qwen = describe(&meta, &t).unwrap();
+    assert_eq!(qwen.ropes[0].pairs, RopePairs::Halves);
+    assert!(qwen.layers.iter().all(|l| l.qkv_bias.is_some()));
+    let (meta, t) = model("gemma3");
+    let gemma = describe(&meta, &t).unwrap();
+    assert!((gemma.embed_scale - 8.0).abs() < 1e-9);
+    let global: Vec<usize> = (0..12).filter(|&i| gemma.layers[i].window.is_none()).collect();
+    assert_eq!(global, [5, 11]);
+    assert_eq!((gemma.layers[5].rope, gemma.layers[0].rope), (0, 1));
+    assert_eq!(gemma.layers[0].window, Some(512));
+    assert!(gemma.ropes[0].inv_freq[1] < gemma.ropes[1].inv_freq[1], "global turns slower");
+}
+
+#[test]
+fn what_a_file_may_add_is_taken() {
+    let (mut meta, mut t) = model("llama");
+    tensor(&mut t, "output.weight", VOCAB, HIDDEN);
+    tensor(&mut t, "rope_freqs.weight", 1, HEAD_DIM / 2);
+    let text = |s: &str| Value::String(s.to_owned());
+    meta.values.insert("llama.rope.scaling.type".to_owned(), text("linear"));
+    meta.values.insert("llama.rope.scaling.factor".to_owned(), Value::F64(4.0));
+    let d = describe(&meta, &t).unwrap();
+    assert!(d.head.is_some() && d.rope_factors.is_some());
+    assert!((d.ropes[0].inv_freq[0] - 0.25).abs() < 1e-9);
+    meta.values.insert("llama.rope.scaling.type".to_owned(), text("yarn"));
+    assert_eq!(refusal(&meta, &t), "llama.rope.scaling.type \"yarn\" is not supported");
+}
+
+#[test]
+fn refusals_name_what_is_wrong() {
+    let (mut meta, mut t) = model("llama");
+    meta.values.insert("general.architecture".to_owned(), Value::String("mamba".to_owned()));
+    let said = refusal(&meta, &t);
+    assert!(said.contains("\"mamba\"") && said.contains("llama, qwen2, gemma3"), "{said}");
+    assert!(refusal(&Metadata::default(), &t).starts_with("general.architecture"));
+
+    let (meta, _) = model("llama");
+    tensor(&mut t, "blk.3.ffn_gate_inp.weight", 8, HIDDEN);
+    assert!(refusal(&meta, &t).contains("blk.3.ffn_gate_inp.weight"));
+    t.remove("blk.3.ffn_gate_inp.weight");
+    tensor(&mut t, "blk.7.ffn_down.weight", HIDDEN, MLP + 1);
+    assert_eq!(
+        refusal(&meta, &t),
+        "tensor blk.7.ffn_down.weight is 64 x 97, the hyperparameters say 64 x 96"
+    );
+    t.remove("blk.7.ffn_down.weight");
+    assert_eq!(refusal(&meta, &t), "tensor blk.7.ffn_down.weight is missing");
+    let (meta, mut t) = model("qwen2");
+    t.remove("blk.0.attn_k.bias");
+    assert_eq!(refusal(&meta, &t), "tensor blk.0.attn_k.bias is missing");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn hostile_hyperparameters_never_panic(
+        arch in prop::sample::select(vec!["llama", "qwen2", "gemma3"]),
+        which in any::<prop::sample::Index>(),
+        value in prop_oneof![
+            prop::sample::select(vec![0, 1, 2, 3, 31, 33, u64::MAX, u64::MAX / 2, 1 << 32, 1 << 20])
+                .prop_map(Value::U64),
+            any::<i64>().prop_map(Value::I64),
+            prop::sample::select(vec![f64::NAN, f64::INFINITY, -1.0, 0.0, 1e300, 1e-300])
+                .prop_map(Value::F64),
+            Just(Value::Bool(true)),
+            Just(Value::U64s(vec![1, 2])),
+            Just(Value::String("x".repeat(1000))),
+        ],
+        extra in prop::sample::select(vec![
+            "rope.dimension_count", "rope.scaling.type", "rope.scaling.factor", "attention.scale",
+            "attention.sliding_window_pattern", "attention.value_length", "rope.freq_base_swa", "none",
+        ]),
+    ) {
+        let (mut meta, t) = model(arch);
+        let keys: Vec<String> = meta.values.keys().cloned().collect();
+        if extra == "none" {
+            meta.values.insert(which.get(&keys).clone(), value);
+        } else {
+            meta.values.insert(format!("{arch}.{extra}"), value);
+        }
+        if let Err(refused) = describe(&meta, &t) {
+            prop_assert!(!refused.0.is_empty() && refused.0.len() < 300 && !refused.0.contains('\n'));
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! One decoder for all architectures and backends: a [`Description`] says what to load, the
+//! [`Backend`] computes. A step is `begin`, `embed`, the layers, `logits`.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+
+use super::arch::{Description, LayerDescription};
+use super::{Logits, Model, ModelSpec, StepError};
+use crate::backend::{
+    Activation, Attention, BLOCK_TOKENS, Backend, BackendError, Batch, BlockType, GatedMlp,
+    KvDtype, Norm, Reserve, Rope, Shape, TensorSource,
+};
+
+/// What the engine asked for, within which a [`Decoder`] will stay.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Most tokens a step may hold.
+    pub max_rows: usize,
+    /// Most rows of logits a step may ask for.
+    pub max_logit_rows: usize,
+    /// KV blocks to reserve.
+    pub blocks: usize,
+    pub kv_dtype: KvDtype,
+    /// Longest sequence in tokens.
+    pub max_context: usize,
+    /// Tokens that end an answer.
+    pub end_tokens: Vec<u32>,
+}
+
+/// A Transformer on a backend.
+pub struct Decoder<B: Backend> {
+    backend: B,
+    spec: ModelSpec,
+    shape: Shape,
+    kv_block_bytes: usize,
+    eps: f32,
+    embed_scale: f32,
+    attention_scale: f32,
+    activation: Activation,
+    ropes: Vec<Rope>,
+    embedding: B::Linear,
+    /// `None`: the embedding is the head.
+    head: Option<B::Linear>,
+    final_norm: B::Vector,
+    layers: Vec<Layer<B>>,
+}
+
+struct Layer<B: Backend> {
+    rope: usize,
+    window: Option<usize>,
+    attention_norm: B::Vector,
+    qkv: B::Linear,
+    qkv_bias: Option<B::Vector>,
+    qk_norm: Option<[B::Vector; 2]>,
+    output: B::Linear,
+    post_attention_norm: Option<B::Vector>,
+    mlp_norm: B::Vector,
+    gate_up: B::Linear,
+    down: B::Linear,
+    post_mlp_norm: Option<B::Vector>,
+}
+
+/// Bytes of one KV block over all layers of a model of this shape.
+pub fn kv_block_bytes(shape: &Shape, dtype: KvDtype) -> usize {
+    let element = match dtype {
+        KvDtype::F16 => 2,
+        KvDtype::F32 => 4,
+    };
+    shape.layers * 2 * shape.kv_heads * shape.head_dim * BLOCK_TOKENS * element
+}
+
+impl<B: Backend> Decoder<B> {
+    /// Loads all weights and reserves room for steps within `limits`.
+    ///
+    /// # Errors
+    /// A tensor that the backend cannot use, or too little memory.
+    pub fn load(
+        mut backend: B,
+        description: &Description,
+        limits: Limits,
+    ) -> Result<Self, BackendError> {
+        let d = description;
+        let mut ropes = d.ropes.clone();
+        if let Some(source) = &d.rope_factors {
+            divide(&mut ropes[0].inv_freq, source)?;
+        }
+        let layers =
+            d.layers.iter().map(|l| load_layer(&backend, l)).collect::<Result<Vec<_>, _>>()?;
+        let head = d.head.as_ref().map(|h| load_one(&backend, h)).transpose()?;
+        let embedding = load_one(&backend, &d.embedding)?;
+        let final_norm = load_vector(&backend, &d.final_norm)?;
+        backend.reserve(&Reserve {
+            shape: d.shape,
+            max_rows: limits.max_rows,
+            max_logit_rows: limits.max_logit_rows,
+            blocks: limits.blocks,
+            kv_dtype: limits.kv_dtype,
+            max_context: limits.max_context,
+        })?;
+        Ok(Self {
+            backend,
+            spec: ModelSpec {
+                vocab: d.shape.vocab,
+                max_context: limits.max_context,
+                kv_blocks: limits.blocks,
+                max_rows: limits.max_rows,
+                max_logit_rows: limits.max_logit_rows,
+                end_tokens: limits.end_tokens,
+            },
+            shape: d.shape,
+            kv_block_bytes: kv_block_bytes(&d.shape, limits.kv_dtype),
+            eps: d.eps,
+            embed_scale: d.embed_scale,
+            attention_scale: d.attention_scale,
+            activation: d.activation,
+            ropes,
+            embedding,
+            head,
+            final_norm,
+            layers,
+        })
+    }
+
+    /// Refuses a batch that the reserved room cannot hold: indexing must not be what finds out.
+    fn check(&self, batch: &Batch<'_>) -> Result<(), StepError> {
+        let refuse = |reason: String| Err(StepError(reason));
+        let (rows, logit_rows) = (batch.rows(), batch.logit_rows());
+        if rows > self.spec.max_rows || logit_rows > self.spec.max_logit_rows {
+            return refuse(format!("step of {rows} rows, {logit_rows} of them with logits"));
+        }
+        for s in batch.slices {
+            let end = s.start.saturating_add(s.tokens.len());
+            if end > self.spec.max_context || end.div_ceil(BLOCK_TOKENS) > s.blocks.len() {
+                return refuse(format!("slice ends at {end} with {} blocks", s.blocks.len()));
+            }
+            let used = &s.blocks[..end.div_ceil(BLOCK_TOKENS)];
+            if let Some(block) = used.iter().find(|&&b| b as usize >= self.spec.kv_blocks) {
+                return refuse(format!("block {block} of {}", self.spec.kv_blocks));
+            }
+            if let Some(token) = s.tokens.iter().find(|&&t| t as usize >= self.shape.vocab) {
+                return refuse(format!("token {token} of {}", self.shape.vocab));
+            }
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, batch: &Batch<'_>) -> Result<&[f32], BackendError> {
+        let Self { backend, eps, ropes, embedding, layers, .. } = self;
+        let eps = *eps;
+        fn norm<V>(weight: &V, eps: f32) -> Norm<'_, V> {
+            Norm { weight, eps }
+        }
+        backend.begin(batch)?;
+        backend.embed(embedding, self.embed_scale)?;
+        for (index, layer) in layers.iter().enumerate() {
+            let qkv_norm = norm(&layer.attention_norm, eps);
+            backend.norm_qkv(qkv_norm, &layer.qkv, layer.qkv_bias.as_ref())?;
+            let qk_norm = layer.qk_norm.as_ref().map(|[q, k]| (norm(q, eps), norm(k, eps)));
+            backend.rope_write_kv(index, qk_norm, &ropes[layer.rope])?;
+            backend.attention(Attention {
+                layer: index,
+                scale: self.attention_scale,
+                window: layer.window,
+                softcap: None,
+            })?;
+            let post = layer.post_attention_norm.as_ref().map(|w| norm(w, eps));
+            backend.project_add(&layer.output, post)?;
+            backend.gated_mlp_add(GatedMlp {
+                norm: norm(&layer.mlp_norm, eps),
+                gate_up: &layer.gate_up,
+                down: &layer.down,
+                activation: self.activation,
+                post: layer.post_mlp_norm.as_ref().map(|w| norm(w, eps)),
+            })?;
+        }
+        let head = self.head.as_ref().unwrap_or(embedding);
+        backend.logits(norm(&self.final_norm, eps), head)
+    }
+}
+
+impl<B: Backend> Model for Decoder<B> {
+    fn spec(&self) -> &ModelSpec {
+        &self.spec
+    }
+
+    fn forward(&mut self, batch: &Batch<'_>) -> Result<Logits<'_>, StepError> {
+        self.check(batch)?;
+        let vocab = self.shape.vocab;
+        let data = self.step(batch).map_err(|e| StepError(e.to_string()))?;
+        Ok(Logits { data, vocab })
+    }
+
+    fn recover(&mut self) {
+        self.backend.recover();
+    }
+
+    fn device(&self) -> String {
+        self.backend.name()
+    }
+
+    fn kv_block_bytes(&self) -> usize {
+        self.kv_block_bytes
+    }
+}
+
+fn load_one<B: Backend>(backend: &B, source: &TensorSource) -> Result<B::Linear, BackendError> {
+    backend.load_linear(std::slice::from_ref(source))
+}
+
+fn load_vector<B: Backend>(backend: &B, source: &TensorSource) -> Result<B::Vector, BackendError> {
+    backend.load_vector(std::slice::from_ref(source))
+}
+
+fn load_layer<B: Backend>(backend: &B, layer: &LayerDescription) -> Result<Layer<B>, BackendError> {
+    let optional = |source: &Option<TensorSource>| {
+        source.as_ref().map(|s| load_vector(backend, s)).transpose()
+    };
+    Ok(Layer {
+        rope: layer.rope,
+        window: layer.window,
+        attention_norm: load_vector(backend, &layer.attention_norm)?,
+        qkv: backend.load_linear(&layer.qkv)?,
+        qkv_bias: layer.qkv_bias.as_ref().map(|b| backend.load_vector(b)).transpose()?,
+        qk_norm: match &layer.qk_norm {
+            Some([q, k]) => Some([load_vector(backend, q)?, load_vector(backend, k)?]),
+            None => None,
+        },
+        output: load_one(backend, &layer.output)?,
+        post_attention_norm: optional(&layer.post_attention_norm)?,
+        mlp_norm: load_vector(backend, &layer.mlp_norm)?,
+        gate_up: backend.load_linear(&layer.gate_up)?,
+        down: load_one(backend, &layer.down)?,
+        post_mlp_norm: optional(&layer.post_mlp_norm)?,
+    })
+}
+
+/// Divides frequencies by the factors that a Llama 3 file carries: long wavelengths are stretched.
+fn divide(inv_freq: &mut [f32], source: &TensorSource) -> Result<(), BackendError> {
+    let refuse = |reason: String| BackendError::Tensor { name: source.name.clone(), reason };
+    if source.kind != BlockType::F32 {
+        return Err(refuse(format!("is {:?}, not F32", source.kind)));
+    }
+    let mut bytes = vec![0; inv_freq.len() * 4];
+    let mut file = File::open(&source.path).map_err(|e| refuse(e.to_string()))?;
+    file.seek(SeekFrom::Start(source.offset))
+        .and_then(|_| file.read_exact(&mut bytes))
+        .map_err(|e| refuse(e.to_string()))?;
+    for (f, b) in inv_freq.iter_mut().zip(bytes.as_chunks::<4>().0) {
+        let factor = f32::from_le_bytes(*b);
+        if !(factor.is_finite() && factor > 0.0) {
+            return Err(refuse(format!("holds {factor}")));
+        }
+        *f /= factor;
+    }
+    Ok(())
+}
