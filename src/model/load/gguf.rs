@@ -5,13 +5,34 @@
 //! with a single tensor is remembered and refused only when a model needs that tensor, so that files
 //! with extras still load. Format: ggml's `docs/gguf.md`.
 
+mod directory;
 mod metadata;
+mod reader;
+#[cfg(any(test, feature = "fake-model"))]
+pub mod testing;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use crate::backend::TensorSource;
+use directory::{Entry, Extent};
 pub use metadata::{KeyError, Metadata, Value};
+use reader::Reader;
+
+const MAGIC: [u8; 4] = *b"GGUF";
+/// Both have the same layout: 2 widened the counts of 1 to 64 bits, 3 allowed big-endian files.
+const VERSIONS: [u32; 2] = [2, 3];
+/// Far above any real file, and low enough that the directories stay small in memory.
+const MAX_KEYS: u64 = 1 << 16;
+const MAX_TENSORS: u64 = 1 << 16;
+const DEFAULT_ALIGNMENT: u64 = 32;
+const ALIGNMENTS: std::ops::RangeInclusive<u64> = 8..=65_536;
+/// Bytes read at a time: few calls, and small beside any model.
+const BUFFER_BYTES: usize = 1 << 18;
 
 /// Why a model file was refused: one line that names the file and what in it.
 #[derive(Debug, thiserror::Error)]
@@ -43,9 +64,119 @@ pub struct Gguf {
 
 impl Gguf {
     /// Reads and checks the header. Allocates in proportion to what the file really holds.
+    ///
+    /// # Errors
+    /// Anything but a little-endian GGUF of version 2 or 3 whose metadata and tensor directory lie
+    /// inside the file.
     pub fn open(path: &Path) -> Result<Self, LoadError> {
-        Err(LoadError::new(path, "cannot be read yet"))
+        let unreadable = |e: std::io::Error| LoadError::new(path, format!("cannot be read: {e}"));
+        let about = std::fs::metadata(path).map_err(unreadable)?;
+        if !about.is_file() {
+            return Err(LoadError::new(path, "is not a file"));
+        }
+        let file = File::open(path).map_err(unreadable)?;
+        // Of the open file, not of the path: only this size belongs to the bytes that follow.
+        let file_bytes = file.metadata().map_err(unreadable)?.len();
+        Self::read(path, BufReader::with_capacity(BUFFER_BYTES, file), file_bytes)
     }
+
+    /// As [`Gguf::open`], from any input of `file_bytes` bytes.
+    pub(crate) fn read(path: &Path, input: impl Read, file_bytes: u64) -> Result<Self, LoadError> {
+        parse(path, input, file_bytes).map_err(|reason| LoadError::new(path, reason))
+    }
+
+    /// The tensor `name`, or why there is none that could be used.
+    pub fn tensor(&self, name: &str) -> Result<&TensorSource, LoadError> {
+        self.tensors.get(name).ok_or_else(|| {
+            let reason = self.unusable.get(name).map_or("is missing", String::as_str);
+            LoadError::new(&self.path, format!("tensor {} {reason}", shown(name)))
+        })
+    }
+}
+
+fn parse(path: &Path, input: impl Read, file_bytes: u64) -> Result<Gguf, String> {
+    let mut reader = Reader::new(input, file_bytes);
+    let (tensor_count, key_count) = preamble(&mut reader)?;
+    let metadata = read_metadata(&mut reader, key_count)?;
+    let alignment = alignment(&metadata)?;
+    let entries = read_directory(&mut reader, tensor_count)?;
+    let header_bytes = reader.at();
+    let start = header_bytes.next_multiple_of(alignment);
+    let extent = Extent { start, file_bytes, alignment };
+    let mut tensors = BTreeMap::new();
+    let mut unusable = BTreeMap::new();
+    for entry in entries {
+        let known = match entry.locate(path, &extent) {
+            Ok(source) => tensors.insert(entry.name.clone(), source).is_some(),
+            Err(reason) => unusable.insert(entry.name.clone(), reason).is_some(),
+        };
+        if known || tensors.contains_key(&entry.name) && unusable.contains_key(&entry.name) {
+            return Err(format!("tensor {} is there twice", shown(&entry.name)));
+        }
+    }
+    Ok(Gguf { path: path.to_owned(), file_bytes, header_bytes, metadata, tensors, unusable })
+}
+
+/// Magic, version and the two counts: tensors, keys.
+fn preamble<R: Read>(reader: &mut Reader<R>) -> Result<(u64, u64), String> {
+    let context = |reason: String| format!("not a GGUF file: its header {reason}");
+    if reader.u32().map_err(context)?.to_le_bytes() != MAGIC {
+        return Err("not a GGUF file: it does not begin with GGUF".to_owned());
+    }
+    let version = reader.u32().map_err(context)?;
+    if VERSIONS.contains(&version.swap_bytes()) {
+        return Err("is a big-endian GGUF file, which is not supported".to_owned());
+    }
+    if !VERSIONS.contains(&version) {
+        return Err(format!("has GGUF version {version}, which is not supported (2 and 3 are)"));
+    }
+    let tensors = reader.u64().map_err(context)?;
+    let keys = reader.u64().map_err(context)?;
+    for (what, count, max, each) in [
+        ("metadata keys", keys, MAX_KEYS, 8 + 4 + 1),
+        ("tensors", tensors, MAX_TENSORS, Entry::MIN_BYTES),
+    ] {
+        if count > max {
+            return Err(format!("claims {count} {what}, above {max}"));
+        }
+        if !reader.holds(count, each) {
+            return Err(format!("claims {count} {what}, more than its size can hold"));
+        }
+    }
+    Ok((tensors, keys))
+}
+
+fn read_metadata<R: Read>(reader: &mut Reader<R>, count: u64) -> Result<Metadata, String> {
+    let mut metadata = Metadata::default();
+    for index in 0..count {
+        let key = reader.name().map_err(|reason| format!("metadata key #{index} {reason}"))?;
+        let value =
+            reader.value().map_err(|reason| format!("metadata key {} {reason}", shown(&key)))?;
+        if metadata.values.contains_key(&key) {
+            return Err(format!("metadata key {} is there twice", shown(&key)));
+        }
+        metadata.values.insert(key, value);
+    }
+    Ok(metadata)
+}
+
+fn alignment(metadata: &Metadata) -> Result<u64, String> {
+    let found = metadata.opt_u64("general.alignment").map_err(|e| e.to_string())?;
+    let alignment = found.unwrap_or(DEFAULT_ALIGNMENT);
+    if alignment.is_power_of_two() && ALIGNMENTS.contains(&alignment) {
+        return Ok(alignment);
+    }
+    let (min, max) = (ALIGNMENTS.start(), ALIGNMENTS.end());
+    Err(format!("general.alignment is {alignment}, not a power of two from {min} to {max}"))
+}
+
+fn read_directory<R: Read>(reader: &mut Reader<R>, count: u64) -> Result<Vec<Entry>, String> {
+    let entry = |index: u64| {
+        let name = reader.name().map_err(|reason| format!("tensor #{index} {reason}"))?;
+        let context = format!("tensor {}", shown(&name));
+        Entry::read(name, reader).map_err(|reason| format!("{context} {reason}"))
+    };
+    (0..count).map(entry).collect()
 }
 
 /// Characters of a name from a file that an error shows.

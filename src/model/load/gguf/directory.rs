@@ -1,0 +1,149 @@
+//! The tensor directory: one entry a tensor, each held against the file it is in.
+
+use std::io::Read;
+use std::path::Path;
+
+use super::reader::Reader;
+use crate::backend::{BlockType, TensorSource};
+
+/// ggml knows four; a few more are read so that the tensor can be refused by name.
+const MAX_DIMS: u32 = 8;
+
+/// A tensor as the file describes it, before anything of it is believed.
+pub(super) struct Entry {
+    pub(super) name: String,
+    /// Innermost first: columns, rows, …
+    dims: Vec<u64>,
+    kind: u32,
+    /// From the beginning of the data.
+    offset: u64,
+}
+
+/// Where the tensors' data may lie.
+pub(super) struct Extent {
+    /// Offset of the data in the file.
+    pub(super) start: u64,
+    pub(super) file_bytes: u64,
+    pub(super) alignment: u64,
+}
+
+impl Entry {
+    /// The smallest that an entry can be: an empty name and no dimensions.
+    pub(super) const MIN_BYTES: u64 = 8 + 4 + 4 + 8;
+
+    /// Reads what follows the name.
+    pub(super) fn read<R: Read>(name: String, reader: &mut Reader<R>) -> Result<Self, String> {
+        let count = reader.u32()?;
+        if count > MAX_DIMS {
+            return Err(format!("has {count} dimensions"));
+        }
+        let dims = (0..count).map(|_| reader.u64()).collect::<Result<_, _>>()?;
+        Ok(Self { name, dims, kind: reader.u32()?, offset: reader.u64()? })
+    }
+
+    /// The tensor's place in the file, or why it cannot be used: a clause without its subject.
+    pub(super) fn locate(&self, path: &Path, extent: &Extent) -> Result<TensorSource, String> {
+        let kind = self.block_type()?;
+        let (rows, cols) = self.rows_and_cols()?;
+        let (block_len, block_bytes) = (kind.block_len() as u64, kind.block_bytes() as u64);
+        if !cols.is_multiple_of(block_len) {
+            return Err(format!(
+                "has rows of {cols} values, which is not a multiple of {}'s {block_len}",
+                kind.label()
+            ));
+        }
+        if !self.offset.is_multiple_of(extent.alignment) {
+            return Err(format!("is at offset {}, off its alignment", self.offset));
+        }
+        let bytes = (cols / block_len).checked_mul(block_bytes).and_then(|b| b.checked_mul(rows));
+        let offset = extent.start.checked_add(self.offset);
+        let end = offset.zip(bytes).and_then(|(offset, bytes)| offset.checked_add(bytes));
+        let (Some(offset), Some(end)) = (offset, end) else {
+            return Err(format!("({cols} x {rows} at offset {}) overflows", self.offset));
+        };
+        if end > extent.file_bytes {
+            let file_bytes = extent.file_bytes;
+            return Err(format!("ends at byte {end} of a file of {file_bytes} bytes"));
+        }
+        let too_large = |_| format!("({cols} x {rows}) is too large for this machine");
+        Ok(TensorSource {
+            name: self.name.clone(),
+            path: path.to_owned(),
+            offset,
+            kind,
+            rows: usize::try_from(rows).map_err(too_large)?,
+            cols: usize::try_from(cols).map_err(too_large)?,
+        })
+    }
+
+    /// One dimension is one row; dimensions beyond the second may only be 1.
+    fn rows_and_cols(&self) -> Result<(u64, u64), String> {
+        let (rows, cols) = match self.dims[..] {
+            [cols] => (1, cols),
+            [cols, rows, ref rest @ ..] if rest.iter().all(|&d| d == 1) => (rows, cols),
+            _ => return Err(format!("has the dimensions {:?}", self.dims)),
+        };
+        if rows == 0 || cols == 0 {
+            return Err(format!("is empty ({cols} x {rows})"));
+        }
+        Ok((rows, cols))
+    }
+
+    fn block_type(&self) -> Result<BlockType, String> {
+        use BlockType::{BF16, F16, F32, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0};
+        Ok(match self.kind {
+            0 => F32,
+            1 => F16,
+            2 => Q4_0,
+            3 => Q4_1,
+            6 => Q5_0,
+            7 => Q5_1,
+            8 => Q8_0,
+            12 => Q4K,
+            13 => Q5K,
+            14 => Q6K,
+            30 => BF16,
+            other => {
+                let name = foreign_name(other).map_or_else(|| other.to_string(), str::to_owned);
+                let known = BlockType::ALL.map(BlockType::label).join(", ");
+                return Err(format!("has type {name}, which is not supported ({known} are)"));
+            }
+        })
+    }
+}
+
+/// Names of ggml's other types (`enum ggml_type`), so that a refusal can say which it met.
+fn foreign_name(kind: u32) -> Option<&'static str> {
+    Some(match kind {
+        4 => "Q4_2",
+        5 => "Q4_3",
+        9 => "Q8_1",
+        10 => "Q2_K",
+        11 => "Q3_K",
+        15 => "Q8_K",
+        16 => "IQ2_XXS",
+        17 => "IQ2_XS",
+        18 => "IQ3_XXS",
+        19 => "IQ1_S",
+        20 => "IQ4_NL",
+        21 => "IQ3_S",
+        22 => "IQ2_S",
+        23 => "IQ4_XS",
+        24 => "I8",
+        25 => "I16",
+        26 => "I32",
+        27 => "I64",
+        28 => "F64",
+        29 => "IQ1_M",
+        31 => "Q4_0_4_4",
+        32 => "Q4_0_4_8",
+        33 => "Q4_0_8_8",
+        34 => "TQ1_0",
+        35 => "TQ2_0",
+        36 => "IQ4_NL_4_4",
+        37 => "IQ4_NL_4_8",
+        38 => "IQ4_NL_8_8",
+        39 => "MXFP4",
+        _ => return None,
+    })
+}
