@@ -11,7 +11,7 @@
 //! * [`model`]: the Transformer, written once over [`backend::Backend`]; loading of weights.
 //! * [`backend`]: the makers of numbers: our CPU kernels, and candle for everything else.
 //!
-//! Beside them stand [`config`], [`keys`], [`telemetry`] and [`cli`], which puts them together.
+//! Beside them stand [`config`], [`keys`], [`telemetry`] and [`cli`]; [`run`] puts all together.
 
 pub mod backend;
 pub mod cli;
@@ -20,5 +20,8 @@ pub mod engine;
 pub mod http;
 pub mod keys;
 pub mod model;
+mod server;
 pub mod telemetry;
 pub mod text;
+
+pub use server::run;

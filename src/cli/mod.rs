@@ -1,8 +1,109 @@
 //! The commands, one file each, and what starts them.
 
+mod check_config;
+mod flags;
+mod healthcheck;
+mod keys;
+mod output;
+pub(crate) mod pull;
+mod serve;
+mod settings;
+pub(crate) mod source;
+
 use std::process::ExitCode;
 
+use clap::{Parser, Subcommand};
+
+/// How a command ends that did not do what it was asked.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// Wrong usage or configuration, one line a fault: exit code 2.
+    Usage(Vec<String>),
+    /// A refusal to start that explains itself in some lines: exit code 2.
+    Refusal(&'static str),
+    /// Anything else, in one line: exit code 1.
+    Runtime(String),
+}
+
+impl Failure {
+    fn usage(fault: impl Into<String>) -> Self {
+        Self::Usage(vec![fault.into()])
+    }
+
+    fn runtime(fault: impl Into<String>) -> Self {
+        Self::Runtime(fault.into())
+    }
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Usage(faults) => f.write_str(&faults.join("; ")),
+            Self::Refusal(text) => f.write_str(text),
+            Self::Runtime(fault) => f.write_str(fault),
+        }
+    }
+}
+
+impl std::error::Error for Failure {}
+
+pub(crate) type Outcome = Result<(), Failure>;
+
+#[derive(Debug, Parser)]
+#[command(name = "millrace", version, about = "An OpenAI-compatible completions server")]
+#[command(disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Load a model and serve it
+    Serve(serve::Options),
+    /// Fetch a model into the model folder
+    Pull(pull::Options),
+    /// Make, list and revoke API keys
+    #[command(subcommand)]
+    Keys(keys::Command),
+    /// Print the effective configuration and where each value came from
+    CheckConfig(check_config::Options),
+    /// Ask a running server whether it is ready
+    Healthcheck(healthcheck::Options),
+}
+
 /// Parses the arguments and runs the command that they name.
+///
+/// Exit codes: 0 done, 1 a fault at run time, 2 wrong usage or configuration.
 pub fn main() -> ExitCode {
-    ExitCode::from(2)
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => {
+            // Help and version go to stdout with 0, faults to stderr with 2. A closed pipe is no fault.
+            let _ = e.print();
+            return ExitCode::from(u8::try_from(e.exit_code()).unwrap_or(2));
+        }
+    };
+    let outcome = match cli.command {
+        Command::Serve(options) => serve::run(options),
+        Command::Pull(options) => pull::run(&options),
+        Command::Keys(command) => keys::run(&command),
+        Command::CheckConfig(options) => check_config::run(options),
+        Command::Healthcheck(options) => healthcheck::run(&options),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Usage(faults)) => {
+            output::complain_of(&faults);
+            ExitCode::from(2)
+        }
+        Err(Failure::Refusal(text)) => {
+            output::say(&format!("error: {text}"));
+            ExitCode::from(2)
+        }
+        Err(Failure::Runtime(fault)) => {
+            output::complain(&fault);
+            ExitCode::from(1)
+        }
+    }
 }

@@ -1,0 +1,26 @@
+//! `millrace check-config`: the effective configuration and where each value came from.
+
+use super::flags::Flags;
+use super::output::{print, say};
+use super::settings::{self, Layers};
+use super::{Failure, Outcome};
+
+/// Options of the command: those of `serve`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// The model, as `serve` would get it
+    model: Option<String>,
+    #[command(flatten)]
+    flags: Flags,
+}
+
+/// Prints TOML with comments, or every fault.
+pub(crate) fn run(options: Options) -> Outcome {
+    let layers = Layers::read(&options.flags.with_model(options.model));
+    let config = settings::config(&layers).map_err(Failure::Usage)?;
+    print(&settings::effective(&layers)).map_err(|e| Failure::runtime(e.to_string()))?;
+    if super::serve::is_locked_out(&config.auth) {
+        say("note: `serve` would refuse to start: no key file, no MILLRACE_API_KEY");
+    }
+    Ok(())
+}

@@ -1,0 +1,58 @@
+//! Progress in bytes: a bar on a terminal, a plain line now and then elsewhere.
+
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::cli::output::say;
+
+const LINE_EVERY: Duration = Duration::from_secs(5);
+
+/// One piece of work whose size is known.
+pub(super) struct Progress {
+    what: &'static str,
+    total: u64,
+    bar: Option<ProgressBar>,
+    last_line: Instant,
+}
+
+impl Progress {
+    pub(super) fn new(what: &'static str, total: u64) -> Self {
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let form = "{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} {eta}";
+            let style = ProgressStyle::with_template(form);
+            let bar = ProgressBar::new(total).with_message(what);
+            bar.with_style(
+                style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "),
+            )
+        });
+        if bar.is_none() {
+            say(&format!("{what}: {} MB", mega(total)));
+        }
+        Self { what, total, bar, last_line: Instant::now() }
+    }
+
+    /// `done` of the total.
+    pub(super) fn at(&mut self, done: u64) {
+        let done = done.min(self.total);
+        if let Some(bar) = &self.bar {
+            bar.set_position(done);
+        } else if self.last_line.elapsed() >= LINE_EVERY {
+            self.last_line = Instant::now();
+            say(&format!("{}: {} of {} MB", self.what, mega(done), mega(self.total)));
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+fn mega(bytes: u64) -> u64 {
+    bytes.div_ceil(1_000_000)
+}

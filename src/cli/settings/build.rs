@@ -1,0 +1,213 @@
+//! The effective values, read and bounded, as the [`Config`] that the server takes.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::layers::{Given, Layers, Raw};
+use super::values as v;
+use crate::backend::KvDtype;
+use crate::config::{
+    AuthConfig, BackendConfig, Config, Device, EngineConfig, HttpConfig, Kernels, LogConfig,
+    NamesConfig,
+};
+
+/// Largest of the counts that only a typing error exceeds.
+const MANY: u64 = 1 << 32;
+const DAY_S: f64 = 86_400.0;
+
+/// Reads values by name and collects what is wrong with them.
+pub(crate) struct Reader<'a> {
+    layers: &'a Layers,
+    pub(crate) faults: Vec<String>,
+}
+
+impl<'a> Reader<'a> {
+    pub(crate) fn new(layers: &'a Layers) -> Self {
+        Self { layers, faults: Vec::new() }
+    }
+
+    fn given(&self, name: &str) -> Option<&'a Given> {
+        let given = self.layers.values.get(name);
+        debug_assert!(given.is_some(), "no setting is called {name}");
+        given
+    }
+
+    /// The value of setting `name`. A wrong one is noted, and the default of its type goes on in its
+    /// place, so that the rest can be checked too.
+    pub(crate) fn get<T: Default>(
+        &mut self,
+        name: &str,
+        parse: impl Fn(&Raw) -> v::Parsed<T>,
+    ) -> T {
+        let Some(given) = self.given(name) else { return T::default() };
+        parse(&given.raw).unwrap_or_else(|form| {
+            self.faults.push(format!("{}: {} is not {form}", given.source, given.raw));
+            T::default()
+        })
+    }
+
+    fn count(&mut self, name: &str, max: u64) -> usize {
+        self.get(name, v::count(1..=max)) as usize
+    }
+
+    fn auto_count(&mut self, name: &str, max: u64) -> Option<usize> {
+        self.get(name, v::auto(v::count(1..=max))).map(|n| n as usize)
+    }
+
+    /// Seconds of at least `min`.
+    fn seconds(&mut self, name: &str, min: f64) -> Duration {
+        self.get(name, v::seconds(min..=DAY_S))
+    }
+}
+
+/// All settings, or every fault there is.
+pub(crate) fn config(layers: &Layers) -> Result<Config, Vec<String>> {
+    let mut r = Reader::new(layers);
+    let http = http(&mut r);
+    let config = Config {
+        model: r.get("model", v::non_empty),
+        auth: auth(&mut r, http.host),
+        names: names(&mut r),
+        engine: engine(&mut r, http.client_stall_timeout),
+        backend: backend(&mut r),
+        log: LogConfig {
+            json: r.get("log-format", v::one_of(&[("text", false), ("json", true)])),
+            level: r.get("log-level", v::log_level),
+        },
+        model_dir: model_dir(&mut r),
+        offline: r.get("offline", v::switch),
+        http,
+    };
+    let mut faults = layers.faults.clone();
+    faults.append(&mut r.faults);
+    if faults.is_empty() { Ok(config) } else { Err(faults) }
+}
+
+/// Where the server would listen: what `healthcheck` wants to know.
+pub(crate) fn address(r: &mut Reader<'_>) -> (IpAddr, u16) {
+    let host = r.get("host", v::host).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    (host, r.get("port", v::port))
+}
+
+fn http(r: &mut Reader<'_>) -> HttpConfig {
+    let (host, port) = address(r);
+    HttpConfig {
+        host,
+        port,
+        max_connections: r.count("max-connections", 1_000_000),
+        max_body_bytes: r.get("max-body-bytes", v::size) as usize,
+        shutdown_timeout: r.seconds("shutdown-timeout-s", 0.0),
+        engine_stall_timeout: r.seconds("engine-stall-timeout-s", 0.1),
+        client_stall_timeout: r.seconds("client-stall-timeout-s", 0.1),
+        sse_ping_interval: r.seconds("sse-ping-interval-s", 0.1),
+        // Not settings: no client that works needs more, and each second more is a gift to those
+        // that hold connections open without using them.
+        header_timeout: Duration::from_secs(10),
+        body_timeout: Duration::from_secs(30),
+        idle_timeout: Duration::from_secs(75),
+        cors_origins: r.get("cors-origins", v::origins),
+        metrics_require_key: r.get("metrics-require-key", v::switch),
+    }
+}
+
+fn auth(r: &mut Reader<'_>, host: IpAddr) -> AuthConfig {
+    let auth = AuthConfig {
+        api_key_file: r.get("api-key-file", v::path),
+        env_key_digest: r.layers.key_digest,
+        allow_unauthenticated: r.get("allow-unauthenticated", v::switch),
+        i_know_this_is_open: r.get("i-know-this-is-open", v::switch),
+    };
+    if auth.allow_unauthenticated && !host.is_loopback() && !auth.i_know_this_is_open {
+        r.faults.push(format!(
+            "allow-unauthenticated on {host} would let everybody in who reaches it: use keys, listen on \
+             127.0.0.1, or set i-know-this-is-open too"
+        ));
+    }
+    auth
+}
+
+fn names(r: &mut Reader<'_>) -> NamesConfig {
+    let served = r.get("served-model-name", v::names);
+    let instruct = r.get("instruct-names", v::names_or_none);
+    NamesConfig { served, instruct: instruct.into_iter().collect() }
+}
+
+fn engine(r: &mut Reader<'_>, client_stall_timeout: Duration) -> EngineConfig {
+    EngineConfig {
+        max_model_len: r.auto_count("max-model-len", MANY),
+        max_num_seqs: r.count("max-num-seqs", 4096),
+        max_num_batched_tokens: r.auto_count("max-num-batched-tokens", 1 << 20),
+        max_queue_requests: r.count("max-queue-requests", MANY),
+        max_queue_tokens: r.count("max-queue-tokens", 1 << 48),
+        kv_cache_bytes: r.get("kv-cache-memory", v::auto(v::size)).unwrap_or_else(kv_cache_auto),
+        kv_cache_dtype: r
+            .get("kv-cache-dtype", v::one_of(&[("f16", KvDtype::F16), ("f32", KvDtype::F32)])),
+        prefix_caching: !r.get("no-prefix-caching", v::switch),
+        seed: r.get("seed", v::auto(v::count(0..=u64::MAX))),
+        client_stall_timeout,
+    }
+}
+
+fn backend(r: &mut Reader<'_>) -> BackendConfig {
+    let devices = [
+        ("auto", Device::Auto),
+        ("cpu", Device::Cpu),
+        ("cuda", Device::Cuda),
+        ("metal", Device::Metal),
+    ];
+    let kernels = [
+        ("auto", Kernels::Auto),
+        ("avx512", Kernels::Avx512),
+        ("avxvnni", Kernels::AvxVnni),
+        ("avx2", Kernels::Avx2),
+        ("neon", Kernels::Neon),
+        ("scalar", Kernels::Scalar),
+        ("candle", Kernels::Candle),
+    ];
+    BackendConfig {
+        threads: r.auto_count("threads", 1024),
+        device: r.get("device", v::one_of(&devices)),
+        kernels: r.get("kernels", v::one_of(&kernels)),
+    }
+}
+
+/// Where `pull` puts models.
+pub(crate) fn model_dir(r: &mut Reader<'_>) -> PathBuf {
+    r.get("model-dir", v::path).unwrap_or_else(|| user_folder("XDG_CACHE_HOME", ".cache", "models"))
+}
+
+/// The key file of `millrace keys` where none is named.
+pub(crate) fn default_key_file() -> PathBuf {
+    user_folder("XDG_CONFIG_HOME", ".config", "keys.toml")
+}
+
+/// `millrace/LAST` in the user's folder for caches or configuration: the variable's, else the usual
+/// one under the home folder, else (a container without a home) the working folder.
+fn user_folder(variable: &str, usual: &str, last: &str) -> PathBuf {
+    let set = |name: &str| std::env::var_os(name).filter(|v| Path::new(v).is_absolute());
+    let base = set(variable).map(PathBuf::from).or_else(|| {
+        let home = PathBuf::from(set("HOME")?);
+        let mac = cfg!(target_os = "macos") && usual == ".cache";
+        Some(home.join(if mac { "Library/Caches" } else { usual }))
+    });
+    base.unwrap_or_else(|| PathBuf::from(usual)).join("millrace").join(last)
+}
+
+/// 2 GiB, or a quarter of the memory that this process may use, the less.
+fn kv_cache_auto() -> u64 {
+    let most = 2 << 30;
+    memory_bytes().map_or(most, |all| most.min(all / 4))
+}
+
+/// Memory of the machine, or of the container where that is less; `None` where the system does not
+/// tell in a file.
+fn memory_bytes() -> Option<u64> {
+    let read = |path: &str| std::fs::read_to_string(path).ok();
+    let meminfo = read("/proc/meminfo")?;
+    let line = meminfo.lines().find_map(|l| l.strip_prefix("MemTotal:"))?;
+    let machine = line.trim().trim_end_matches(" kB").trim().parse::<u64>().ok()? * 1024;
+    let limits = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
+    let container = limits.iter().filter_map(|p| read(p)?.trim().parse::<u64>().ok()).min();
+    Some(container.map_or(machine, |limit| limit.min(machine)))
+}

@@ -1,0 +1,193 @@
+//! Every setting once: its name, its default, what it means and why one would change it.
+//!
+//! The flags, the environment's names, the keys of the file, `--help` and `config/millrace.toml` all
+//! come from here. How a value is read and bounded stands in `build.rs`.
+
+/// How a setting is written, on the command line and in TOML.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// A string; the placeholder in `--help`.
+    Text(&'static str),
+    /// A number, bare in TOML; the placeholder in `--help`.
+    Number(&'static str),
+    /// Strings; commas between them on the command line.
+    List(&'static str),
+    /// `true` or `false`; on the command line its mere presence is `true`.
+    Switch,
+}
+
+/// One setting.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Setting {
+    /// As on the command line. The file has `_` for `-`, the environment `MILLRACE_` and capitals.
+    pub(crate) name: &'static str,
+    pub(crate) form: Form,
+    /// As one would write it on the command line; empty where there is none.
+    pub(crate) default: &'static str,
+    /// One sentence for `--help` and the file.
+    pub(crate) help: &'static str,
+    /// More for the file: the unit, when to change it and what it costs.
+    pub(crate) why: &'static str,
+}
+
+impl Setting {
+    /// The key in the file.
+    pub(crate) fn key(&self) -> String {
+        self.name.replace('-', "_")
+    }
+
+    /// The name in the environment.
+    pub(crate) fn variable(&self) -> String {
+        format!("MILLRACE_{}", self.key().to_uppercase())
+    }
+
+    /// The setting of this name.
+    pub(crate) fn by_name(name: &str) -> Option<&'static Self> {
+        ALL.iter().find(|s| s.name == name)
+    }
+}
+
+const fn setting(name: &'static str, form: Form, default: &'static str) -> Setting {
+    Setting { name, form, default, help: "", why: "" }
+}
+
+impl Setting {
+    const fn about(self, help: &'static str, why: &'static str) -> Self {
+        Self { help, why, ..self }
+    }
+}
+
+use Form::{List, Number, Switch, Text};
+
+/// All settings, in the order of `--help` and of the file.
+pub(crate) const ALL: &[Setting] = &[
+    setting("model", Text("MODEL"), "smollm2-135m-instruct").about(
+        "the model: a .gguf file (also relative to the model folder) or a name of `millrace pull --list`",
+        "The first argument of `serve` wins over it. A name that is not there yet is fetched.",
+    ),
+    setting("model-dir", Text("DIR"), "").about(
+        "where `pull` puts models",
+        "Empty: millrace/models in the user's cache folder.",
+    ),
+    setting("offline", Switch, "false").about(
+        "never open a connection to fetch anything",
+        "A model that is not there is then a fault at start.",
+    ),
+    setting("host", Text("ADDR"), "127.0.0.1").about(
+        "the address to listen on",
+        "0.0.0.0 is every address of this machine; keep keys on then.",
+    ),
+    setting("port", Number("PORT"), "8000").about("the port to listen on; 0 picks a free one", ""),
+    setting("api-key-file", Text("FILE"), "").about(
+        "the key file, as `millrace keys add` writes it",
+        "Read again when it changes. Besides it, or instead, the environment's MILLRACE_API_KEY is one key.",
+    ),
+    setting("allow-unauthenticated", Switch, "false").about(
+        "serve without keys to whoever reaches the port",
+        "Only on a loopback address, and only for requests that name it as their host.",
+    ),
+    setting("i-know-this-is-open", Switch, "false").about(
+        "with allow-unauthenticated: on any address, for any host name",
+        "Whoever reaches the port can then use the model.",
+    ),
+    setting("metrics-require-key", Switch, "false").about(
+        "ask for a key on /metrics too",
+        "Metrics hold no prompts and no keys, but they do tell how busy the server is.",
+    ),
+    setting("cors-origins", List("A,B"), "").about(
+        "origins whose pages may call the server, such as https://app.example.com, or *",
+        "Empty: no browser page of another origin may.",
+    ),
+    setting("served-model-name", List("A,B"), "").about(
+        "names that the model answers to; the first one is shown",
+        "Empty: its own name, and OpenAI's legacy completion names, so that old code runs unchanged.",
+    ),
+    setting(
+        "instruct-names",
+        List("A,B"),
+        "text-davinci-002,text-davinci-003,gpt-3.5-turbo-instruct",
+    )
+    .about(
+        "names whose text prompts are put into the model's chat template; none turns it off",
+        "These were instruction-following models at OpenAI. Under any other name a prompt goes in as it is.",
+    ),
+    setting("max-model-len", Number("N"), "auto").about(
+        "longest sequence, prompt and answer together, in tokens",
+        "auto: what the model was trained for, or what the KV cache holds. Shorter saves nothing by itself.",
+    ),
+    setting("max-num-seqs", Number("N"), "64").about(
+        "sequences computed at once; more wait",
+        "More raises throughput and slows each one down.",
+    ),
+    setting("max-num-batched-tokens", Number("N"), "auto").about(
+        "tokens in one step of the engine",
+        "Less keeps streams smooth while long prompts come in, more reads prompts faster. Below\n\
+         max_num_seqs it is legal: the step takes that many.",
+    ),
+    setting("max-queue-requests", Number("N"), "1024").about(
+        "requests that may wait; past it the answer is 429 at once",
+        "A short queue sends clients elsewhere sooner.",
+    ),
+    setting("max-queue-tokens", Number("N"), "1048576").about(
+        "prompt tokens that may wait; past it the answer is 429 at once",
+        "An idle server takes one prompt above it.",
+    ),
+    setting("kv-cache-memory", Text("SIZE"), "auto").about(
+        "memory for keys and values of running sequences, such as 2GiB or 512MB",
+        "auto: 2 GiB or a quarter of the machine's (or container's) memory, the less. Too small a cache\n\
+         makes sequences wait and be computed twice.",
+    ),
+    setting("kv-cache-dtype", Text("TYPE"), "f16").about(
+        "number format of the KV cache: f16 or f32",
+        "f32 takes twice the memory; it is for comparisons.",
+    ),
+    setting("no-prefix-caching", Switch, "false").about(
+        "forget computed prompts at once instead of keeping them for the next one",
+        "Keeping them costs no memory that a running sequence wants.",
+    ),
+    setting("seed", Number("N"), "auto").about(
+        "makes the seeds of requests that bring none repeatable",
+        "auto: drawn at random for each request and told in the answer.",
+    ),
+    setting("threads", Number("N"), "auto").about(
+        "threads that compute",
+        "auto: one per core. More than there are cores is slower.",
+    ),
+    setting("device", Text("DEVICE"), "auto").about(
+        "where the model runs: auto, cpu, cuda or metal",
+        "auto: the CPU, unless this build has a device of another kind.",
+    ),
+    setting("kernels", Text("TIER"), "auto").about(
+        "CPU kernels: auto, avx512, avxvnni, avx2, neon, scalar or candle",
+        "auto: the fastest that this processor runs. scalar and candle are for comparisons.",
+    ),
+    setting("shutdown-timeout-s", Number("SECONDS"), "30").about(
+        "from SIGTERM until unfinished requests are failed, in seconds",
+        "Keep it below what the supervisor waits before SIGKILL.",
+    ),
+    setting("engine-stall-timeout-s", Number("SECONDS"), "30").about(
+        "without progress for this long while there is work, the engine counts as hung, in seconds",
+        "Health then turns 503. Above the longest step that is normal on this machine.",
+    ),
+    setting("client-stall-timeout-s", Number("SECONDS"), "30").about(
+        "a client that reads nothing for this long is dropped, in seconds",
+        "Until then its sequence is paused and keeps its memory.",
+    ),
+    setting("sse-ping-interval-s", Number("SECONDS"), "10").about(
+        "between the comments that keep a silent stream open, in seconds",
+        "Below the idle timeout of every proxy on the way.",
+    ),
+    setting("max-connections", Number("N"), "4096").about(
+        "connections open at once; more wait to be accepted",
+        "Each takes one file descriptor: see ulimit -n.",
+    ),
+    setting("max-body-bytes", Text("SIZE"), "8MiB").about(
+        "largest request body; past it the answer is 413",
+        "",
+    ),
+    setting("log-format", Text("FORMAT"), "text").about("lines of the log: text or json", ""),
+    setting("log-level", Text("LEVEL"), "info").about(
+        "error, warn, info, debug, trace or off; also target=level, with commas between",
+        "No level logs prompts, answers or keys.",
+    ),
+];

@@ -1,0 +1,56 @@
+//! What MODEL means: a file, a built-in name, or (in tests) the fake model.
+
+use std::path::{Path, PathBuf};
+
+use super::Failure;
+use super::pull::{self, BuiltIn};
+use crate::config::Config;
+
+/// Where the weights come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum ModelSource {
+    File(PathBuf),
+    /// Not in the model folder yet.
+    Fetch(&'static BuiltIn),
+    /// The whole `fake:…`.
+    #[cfg(feature = "fake-model")]
+    Fake(String),
+}
+
+/// Finds out. A name that is nothing is wrong usage; a path where nothing is, a fault at run time.
+pub(crate) fn resolve(config: &Config) -> Result<ModelSource, Failure> {
+    let model = config.model.as_str();
+    if model.starts_with("fake:") {
+        #[cfg(feature = "fake-model")]
+        return Ok(ModelSource::Fake(model.to_owned()));
+        #[cfg(not(feature = "fake-model"))]
+        return Err(Failure::usage("fake: models are only in builds with the feature fake-model"));
+    }
+    if let Some(built_in) = pull::by_name(model) {
+        return match pull::present(built_in, &config.model_dir) {
+            Some(path) => Ok(ModelSource::File(path)),
+            None if config.offline => {
+                Err(Failure::runtime(pull::offline_refusal(built_in, &config.model_dir)))
+            }
+            None => Ok(ModelSource::Fetch(built_in)),
+        };
+    }
+    for path in [PathBuf::from(model), config.model_dir.join(model)] {
+        if path.is_file() {
+            return Ok(ModelSource::File(path));
+        }
+        if path.is_dir() {
+            let what = "is a folder: only single .gguf files can be served yet";
+            return Err(Failure::usage(format!("{} {what}", path.display())));
+        }
+    }
+    let path = Path::new(model);
+    let like_a_file = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf"))
+        || path.is_absolute()
+        || model.starts_with('.');
+    if like_a_file {
+        let folder = config.model_dir.display();
+        return Err(Failure::runtime(format!("{model}: no such file, here or in {folder}")));
+    }
+    Err(Failure::usage(pull::unknown_model(model)))
+}
