@@ -1,0 +1,159 @@
+//! `/metrics`, and what handlers of completions measure.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use ::metrics::{Histogram, counter, gauge, histogram};
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+
+use super::{App, Served};
+use crate::backend::BLOCK_TOKENS;
+use crate::engine::message::Summary;
+use crate::telemetry::metrics as names;
+use crate::telemetry::process;
+
+/// Handles of the histograms of one model: looked up once, then free of locks.
+#[derive(Debug, Clone)]
+pub(super) struct Histograms {
+    first_token: Histogram,
+    gap: Histogram,
+    whole: Histogram,
+    queue: Histogram,
+    prefill: Histogram,
+    decode: Histogram,
+    prompt: Histogram,
+    generation: Histogram,
+}
+
+impl Histograms {
+    pub(super) fn new(model: &str) -> Self {
+        let get = |name: &'static str| histogram!(name, "model_name" => model.to_owned());
+        Self {
+            first_token: get(names::TIME_TO_FIRST_TOKEN),
+            gap: get(names::INTER_TOKEN_LATENCY),
+            whole: get(names::E2E_LATENCY),
+            queue: get(names::QUEUE_TIME),
+            prefill: get(names::PREFILL_TIME),
+            decode: get(names::DECODE_TIME),
+            prompt: get(names::PROMPT_TOKENS),
+            generation: get(names::GENERATION_TOKENS),
+        }
+    }
+}
+
+/// Measures one request, from its submission on. Tell it of every token, and of the end if that is
+/// a good one.
+#[derive(Debug)]
+pub struct RequestMetrics {
+    histograms: Option<Histograms>,
+    started: Instant,
+    /// When each choice had its last token.
+    last: Vec<Option<Instant>>,
+    generated: u64,
+}
+
+impl RequestMetrics {
+    /// Begins to measure a request of so many choices.
+    pub fn start(app: &App, choices: usize) -> Self {
+        Self {
+            histograms: app.histograms().cloned(),
+            started: Instant::now(),
+            last: vec![None; choices],
+            generated: 0,
+        }
+    }
+
+    /// A token of this choice arrived.
+    pub fn token(&mut self, choice: u32) {
+        let now = Instant::now();
+        if let Some(h) = &self.histograms {
+            match self.last.get(choice as usize).copied().flatten() {
+                Some(last) => h.gap.record(now - last),
+                None if self.generated == 0 => h.first_token.record(now - self.started),
+                None => {}
+            }
+        }
+        self.generated += 1;
+        if let Some(last) = self.last.get_mut(choice as usize) {
+            *last = Some(now);
+        }
+    }
+
+    /// The request succeeded. `prompt_tokens`: over all its prompts.
+    pub fn finished(self, summary: &Summary, prompt_tokens: usize) {
+        let Some(h) = &self.histograms else {
+            return;
+        };
+        h.whole.record(self.started.elapsed());
+        h.queue.record(summary.queued);
+        h.prefill.record(summary.prefill);
+        h.decode.record(summary.decode);
+        h.prompt.record(prompt_tokens as f64);
+        h.generation.record(self.generated as f64);
+    }
+
+    /// Since the request was submitted.
+    pub fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
+}
+
+/// The handler. Counters that the engine keeps are copied at each scrape: the engine's thread writes
+/// atomics and nothing else.
+pub(super) async fn render(State(app): State<Arc<App>>) -> Response {
+    if let Some(served) = app.model() {
+        copy_engine(served);
+    }
+    process::measure();
+    let headers =
+        [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8"), (CACHE_CONTROL, "no-store")];
+    (headers, app.prometheus.render()).into_response()
+}
+
+fn copy_engine(served: &Served) {
+    let model = served.names.first().cloned().unwrap_or_default();
+    let stats = served.engine.stats();
+    let gauges = [
+        ("vllm:num_requests_running", stats.running.load(Ordering::Relaxed) as f64),
+        ("vllm:num_requests_waiting", stats.waiting.load(Ordering::Relaxed) as f64),
+        ("vllm:kv_cache_usage_perc", stats.kv_usage()),
+    ];
+    for (name, value) in gauges {
+        gauge!(name, "model_name" => model.clone()).set(value);
+    }
+    let prompt_tokens = stats.prompt_tokens.load(Ordering::Relaxed);
+    let counters = [
+        ("vllm:prompt_tokens_total", prompt_tokens),
+        ("vllm:generation_tokens_total", stats.generated_tokens.load(Ordering::Relaxed)),
+        ("vllm:num_preemptions_total", stats.preemptions.load(Ordering::Relaxed)),
+        ("vllm:prefix_cache_queries_total", prompt_tokens),
+        ("vllm:prefix_cache_hits_total", stats.cached_tokens.load(Ordering::Relaxed)),
+        ("millrace_steps_total", stats.steps.load(Ordering::Relaxed)),
+        ("millrace_step_failures_total", stats.step_failures.load(Ordering::Relaxed)),
+    ];
+    for (name, value) in counters {
+        counter!(name, "model_name" => model.clone()).absolute(value);
+    }
+    let finished = [
+        ("stop", &stats.finished_stop),
+        ("length", &stats.finished_length),
+        ("abort", &stats.finished_abort),
+        ("error", &stats.finished_error),
+    ];
+    for (reason, count) in finished {
+        counter!(
+            "vllm:request_success_total", "model_name" => model.clone(), "finished_reason" => reason
+        )
+        .absolute(count.load(Ordering::Relaxed));
+    }
+    // A gauge that is always 1 and speaks through its labels, as vLLM has it.
+    let blocks = stats.kv_blocks_total.load(Ordering::Relaxed);
+    gauge!(
+        "vllm:cache_config_info", "model_name" => model,
+        "block_size" => BLOCK_TOKENS.to_string(), "num_gpu_blocks" => blocks.to_string()
+    )
+    .set(1.0);
+}
