@@ -3,3 +3,6 @@
 pub mod completions;
 pub mod error;
 pub mod json;
+mod observe;
+mod running;
+mod sse;
