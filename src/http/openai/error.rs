@@ -52,6 +52,9 @@ pub enum ApiError {
     /// 404: no such route.
     #[error("unknown url: {method} {path}")]
     UnknownUrl { method: Method, path: String },
+    /// 404: a part of the API that is not built yet.
+    #[error("endpoint not supported: {path}")]
+    EndpointNotSupported { path: String },
     /// 405, with the methods the route has.
     #[error("method not allowed: {method} {path}")]
     MethodNotAllowed {
@@ -179,7 +182,9 @@ impl ApiError {
             | Self::ContextLength(_) => StatusCode::BAD_REQUEST,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::HostNotAllowed => StatusCode::FORBIDDEN,
-            Self::ModelNotFound { .. } | Self::UnknownUrl { .. } => StatusCode::NOT_FOUND,
+            Self::ModelNotFound { .. }
+            | Self::UnknownUrl { .. }
+            | Self::EndpointNotSupported { .. } => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTimeout | Self::ClientStalled => StatusCode::REQUEST_TIMEOUT,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
@@ -215,6 +220,7 @@ impl ApiError {
             Self::HostNotAllowed => "host_not_allowed",
             Self::ModelNotFound { .. } => "model_not_found",
             Self::UnknownUrl { .. } => "unknown_url",
+            Self::EndpointNotSupported { .. } => "unsupported_endpoint",
             Self::MethodNotAllowed { .. } => "method_not_supported",
             Self::BodyTimeout => "request_timeout",
             Self::BodyTooLarge { .. } => "request_too_large",
@@ -268,6 +274,11 @@ impl ApiError {
             Self::UnknownUrl { method, path } => format!(
                 "Unknown request URL: {} {}. Please check the URL for typos.",
                 echo(method.as_str()),
+                echo(path)
+            )
+            .into(),
+            Self::EndpointNotSupported { path } => format!(
+                "This server does not support {} yet. It serves /v1/completions.",
                 echo(path)
             )
             .into(),

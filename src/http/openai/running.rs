@@ -3,14 +3,17 @@
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 
 use super::error::ApiError;
 use crate::engine::handle::{EngineHandle, Rejected};
 use crate::engine::message::{Choice, Event, RequestId, Submission, Tenant};
 
-/// Events that may wait for a slow client before the engine pauses its request.
-const EVENTS_MAX: usize = 64;
+/// Events that may wait for a slow client before the engine pauses its request; requests of many
+/// choices get a few for each.
+const EVENTS_MIN: usize = 64;
+const EVENTS_MAX: usize = 1_024;
 
 /// What came next.
 #[derive(Debug)]
@@ -31,12 +34,14 @@ pub struct Running {
 }
 
 /// How long to wait for what.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Patience {
     /// Between two signs of life.
     pub ping: Duration,
     /// Without progress for this long, the engine counts as hung.
     pub stall: Duration,
+    /// The time to drain is over: no more waiting, whatever the engine does.
+    pub abandoned: CancellationToken,
 }
 
 /// Where events come from.
@@ -56,7 +61,8 @@ impl Running {
         patience: Patience,
     ) -> Result<Self, Rejected> {
         let id = engine.next_id();
-        let (sender, events) = mpsc::channel(EVENTS_MAX);
+        let room = choices.len().saturating_mul(4).clamp(EVENTS_MIN, EVENTS_MAX);
+        let (sender, events) = mpsc::channel(room);
         engine.submit(Submission { id, tenant, choices, events: sender })?;
         let engine = Some((engine.clone(), id));
         Ok(Self { feed: Feed { engine, events }, peeked: None, patience, ended: false })
@@ -72,10 +78,14 @@ impl Running {
     pub async fn next(&mut self) -> Result<Next, ApiError> {
         let event = match self.peeked.take() {
             Some(event) => Some(event),
-            None => match timeout(self.patience.ping, self.feed.events.recv()).await {
-                Ok(event) => event,
-                Err(_) if self.stalled() => return Err(ApiError::EngineStalled),
-                Err(_) => return Ok(Next::Quiet),
+            None => tokio::select! {
+                biased;
+                event = self.feed.events.recv() => event,
+                () = self.patience.abandoned.cancelled() => return Err(ApiError::ShuttingDown),
+                () = sleep(self.patience.ping) => {
+                    let stalled = self.stalled();
+                    return if stalled { Err(ApiError::EngineStalled) } else { Ok(Next::Quiet) };
+                }
             },
         };
         match event {

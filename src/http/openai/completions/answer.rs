@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::sync::Arc;
 
 use axum::response::Response;
 use bytes::Bytes;
@@ -10,8 +9,8 @@ use bytes::Bytes;
 use super::assemble::{ChoiceState, Delta};
 use super::types::{ChoiceBody, Completion, OBJECT, PromptTokensDetails, Usage};
 use crate::engine::message::{Event, FinishReason, Summary};
+use crate::http::RequestMetrics;
 use crate::http::openai::error::ApiError;
-use crate::http::openai::observe::Observer;
 use crate::http::openai::running::{Next, Running};
 use crate::http::openai::sse;
 
@@ -23,7 +22,7 @@ pub struct Head {
     pub created: u64,
     /// As the client named it.
     pub model: String,
-    pub fingerprint: Arc<str>,
+    pub fingerprint: String,
 }
 
 impl Head {
@@ -55,7 +54,8 @@ pub struct Answer {
     pub logprobs: bool,
     /// A stream's last chunk carries usage.
     pub include_usage: bool,
-    pub observer: Observer,
+    /// Absent in tests.
+    pub metrics: Option<RequestMetrics>,
 }
 
 impl Answer {
@@ -66,7 +66,9 @@ impl Answer {
                 (*choice, self.states.get_mut(*choice as usize)?.prompt(logprobs))
             }
             Event::Token(token) => {
-                self.observer.token(token.choice);
+                if let Some(metrics) = &mut self.metrics {
+                    metrics.token(token.choice);
+                }
                 (token.choice, self.states.get_mut(token.choice as usize)?.token(token))
             }
             Event::ChoiceFinished { choice, reason } => {
@@ -102,7 +104,9 @@ impl Answer {
 
     fn ended(&mut self, summary: &Summary) -> Usage {
         let usage = self.usage(summary);
-        self.observer.finished(summary, usage.prompt_tokens, usage.completion_tokens);
+        if let Some(metrics) = self.metrics.take() {
+            metrics.finished(summary, usage.prompt_tokens);
+        }
         usage
     }
 
@@ -161,9 +165,9 @@ impl Answer {
         }
         if let Some((index, mut delta)) = self.delta(&event) {
             // A choice's end usually comes with its last token: one chunk for both.
-            let end = self.running.next_if(
-                |e| matches!(e, Event::ChoiceFinished { choice, .. } if *choice == index),
-            );
+            let end = self
+                .running
+                .next_if(|e| matches!(e, Event::ChoiceFinished { choice, .. } if *choice == index));
             if let Some((_, end)) = end.and_then(|end| self.delta(&end)) {
                 delta.append(end);
             }

@@ -33,12 +33,7 @@ impl Rules {
         let mut top: Vec<(String, f32)> = Vec::with_capacity(logprobs.top.len() + 1);
         let own_label = self.label(token);
         for &(id, logprob) in &logprobs.top {
-            let mut label = if id == token { own_label.clone() } else { self.label(id) };
-            // Two tokens with one text must not collapse, and none may displace the token's own entry.
-            let taken = id != token && label == own_label || top.iter().any(|(l, _)| *l == label);
-            if taken {
-                label = format!("token_id:{id}");
-            }
+            let label = if id == token { own_label.clone() } else { self.label(id) };
             // The same bits as `token_logprobs` has: evaluation harnesses compare them with ==.
             let value = if id == token { logprobs.own } else { logprob };
             top.push((label, value.max(LOGPROB_MIN)));
@@ -164,7 +159,8 @@ impl ChoiceState {
         let offset = if event.is_end {
             self.stream.offset()
         } else {
-            let may_stop = self.generated >= self.rules.min_tokens;
+            // As the engine counts: the token that makes it `min_tokens` may complete a stop string.
+            let may_stop = self.generated + 1 >= self.rules.min_tokens;
             let piece = self.stream.push(event.token, may_stop);
             delta.text.push_str(&piece.text);
             piece.offset

@@ -46,11 +46,7 @@ struct Tokens {
 }
 
 /// Tokenises, checks against the context, and deals out seeds and samples.
-pub async fn prepare(
-    checked: Checked,
-    setting: Setting,
-    seed: u64,
-) -> Result<Prepared, ApiError> {
+pub async fn prepare(checked: Checked, setting: Setting, seed: u64) -> Result<Prepared, ApiError> {
     let bytes = match &checked.prompts {
         Prompts::Texts(texts) => texts.iter().map(String::len).sum(),
         _ => 0,
@@ -158,9 +154,9 @@ fn assemble(
         if prompt.ids.len() + max_new > prepared.longest.0 + prepared.longest.1 {
             prepared.longest = (prompt.ids.len(), max_new);
         }
-        let echo = checked.echo.then(|| {
-            Arc::new(Echo::new(&setting.text, prompt.ids.clone(), prompt.added_bos))
-        });
+        let echo = checked
+            .echo
+            .then(|| Arc::new(Echo::new(&setting.text, prompt.ids.clone(), prompt.added_bos)));
         for sample in 0..checked.n {
             prepared.choices.push(Choice {
                 prompt: prompt.ids.clone(),

@@ -63,6 +63,13 @@ fn every_case_has_its_status_type_code_and_param() {
             None,
         ),
         (
+            ApiError::EndpointNotSupported { path: "/v1/chat/completions".into() },
+            404,
+            invalid,
+            Some("unsupported_endpoint"),
+            None,
+        ),
+        (
             ApiError::MethodNotAllowed {
                 method: Method::GET,
                 path: "/x".into(),

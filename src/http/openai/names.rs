@@ -1,0 +1,58 @@
+//! Model names: which there are, and how they stand in a path.
+
+use std::borrow::Cow;
+
+use percent_encoding::percent_decode_str;
+
+use super::error::ApiError;
+
+/// The name that a segment of a raw path stands for, if `served` knows it. openai-python 0.28 writes
+/// names with `quote_plus`, so that `+` is a space; others mean a plus by it.
+pub fn find_in_path<'a>(
+    served: &'a [String],
+    segment: &str,
+    param: Option<&'static str>,
+) -> Result<&'a str, ApiError> {
+    let decode = |s: &str| percent_decode_str(s).decode_utf8_lossy().into_owned();
+    let spaced: Cow<'_, str> =
+        if segment.contains('+') { segment.replace('+', " ").into() } else { segment.into() };
+    let asked = decode(&spaced);
+    find(served, &asked, param).or_else(|error| {
+        if segment.contains('+') { find(served, &decode(segment), param) } else { Err(error) }
+    })
+}
+
+/// The served name that reads `asked`.
+pub fn find<'a>(
+    served: &'a [String],
+    asked: &str,
+    param: Option<&'static str>,
+) -> Result<&'a str, ApiError> {
+    served
+        .iter()
+        .find(|name| *name == asked)
+        .map(String::as_str)
+        .ok_or_else(|| ApiError::ModelNotFound { model: asked.to_owned(), param })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_decoded_as_the_clients_write_them() {
+        let served = ["org/a model".to_owned(), "c++".to_owned(), "plain".to_owned()];
+        let found = |segment| find_in_path(&served, segment, None).ok();
+        assert_eq!(found("plain"), Some("plain"));
+        assert_eq!(found("org%2Fa+model"), Some("org/a model"));
+        assert_eq!(found("org%2fa%20model"), Some("org/a model"));
+        assert_eq!(found("org/a%20model"), Some("org/a model"));
+        assert_eq!(found("c%2B%2B"), Some("c++"));
+        assert_eq!(found("c++"), Some("c++"));
+        assert_eq!(found("Plain"), None);
+        assert_eq!(found("%ff"), None);
+        let error = find(&served, "x", Some("model")).unwrap_err();
+        assert_eq!(error.status(), 404);
+        assert_eq!(error.message(), "The model 'x' does not exist.");
+    }
+}
