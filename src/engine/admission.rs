@@ -91,6 +91,11 @@ pub(super) struct Place {
 }
 
 impl Place {
+    /// Prompt tokens that it stands for.
+    pub(super) fn tokens(&self) -> u64 {
+        self.tokens
+    }
+
     fn take(queue: &Arc<Queue>, tokens: u64, any_size: bool) -> Result<Self, Rejected> {
         let tokens = tokens.min(TOKEN_MASK >> 1);
         let join = |packed: u64| {

@@ -3,9 +3,15 @@
 //! [`handle`] is how the rest of the process talks to it; [`message`] is what is said.
 
 pub mod admission;
+mod block_manager;
 pub mod clock;
 pub mod handle;
+mod machine;
 pub mod message;
+mod outcome;
+mod random;
+mod request;
+mod sampler;
 mod scheduler;
 mod sequence;
 mod worker;
@@ -25,7 +31,7 @@ pub const MIN_EVENT_CAPACITY: usize = 4;
 const DEFAULT_BATCHED_TOKENS: usize = 256;
 
 /// What the engine keeps to, beside the limits of its model.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub struct Settings {
     /// Sequences that hold KV blocks at one time.
     pub max_num_seqs: usize,
@@ -54,5 +60,5 @@ impl From<&EngineConfig> for Settings {
 /// Starts the engine's thread. It ends by [`EngineHandle::drain`] or [`EngineHandle::stop`], or when
 /// the last handle is dropped.
 pub fn spawn(model: Box<dyn Model>, settings: Settings) -> std::io::Result<EngineHandle> {
-    worker::spawn(model, settings)
+    worker::spawn(model, &settings)
 }

@@ -1,8 +1,305 @@
 //! Who gets how many tokens of the next step.
+//!
+//! There is no phase of prompts and phase of answers: every sequence has tokens that the model has
+//! not seen, and each step hands out one budget of tokens. Sequences with one token to go come first
+//! (those that answer), prompts take chunks of the rest in order of arrival.
 
-use crate::backend::BLOCK_TOKENS;
+use std::collections::VecDeque;
+
+use super::block_manager::BlockManager;
+use super::message::RequestId;
+use super::sequence::{Chunk, Sequence};
+use crate::backend::{BLOCK_TOKENS, BlockId};
+
+/// The most events that one sequence yields in a step: scored positions, a token, the end.
+pub(super) const EVENTS_A_STEP: usize = 3;
 
 /// KV blocks that hold `tokens` tokens.
 pub(super) fn blocks_needed(tokens: usize) -> usize {
     tokens.div_ceil(BLOCK_TOKENS)
 }
+
+/// How many events the clients' channels can take in this step.
+pub(super) trait Room {
+    fn left(&self, request: RequestId) -> usize;
+    /// There is room for so many events that starting a sequence is worth its prompt.
+    fn is_ready(&self, request: RequestId) -> bool;
+    fn take(&mut self, request: RequestId, events: usize);
+}
+
+/// What a step may hold.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    pub(super) sequences: usize,
+    pub(super) tokens: usize,
+    pub(super) logit_rows: usize,
+}
+
+/// One sequence's share of a step: `chunk.tokens` tokens from position `start`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Work {
+    pub(super) arrival: u64,
+    pub(super) request: RequestId,
+    pub(super) start: usize,
+    pub(super) chunk: Chunk,
+}
+
+/// All sequences, and the blocks that they hold.
+#[derive(Debug)]
+pub(super) struct Scheduler {
+    /// By arrival; none holds blocks.
+    waiting: VecDeque<Sequence>,
+    /// By arrival; each holds blocks for all of its tokens, or for all but the newest.
+    running: Vec<Sequence>,
+    blocks: BlockManager,
+    limits: Limits,
+    /// Shares handed out since the start.
+    turns: u64,
+    preemptions: u64,
+    plan: Vec<Work>,
+    /// Indices into `running`, reused.
+    order: Vec<usize>,
+}
+
+impl Scheduler {
+    pub(super) fn new(limits: Limits, kv_blocks: usize) -> Self {
+        let limits = Limits {
+            sequences: limits.sequences.max(1),
+            tokens: limits.tokens.max(1),
+            logit_rows: limits.logit_rows.max(1),
+        };
+        Self {
+            waiting: VecDeque::new(),
+            running: Vec::new(),
+            blocks: BlockManager::new(kv_blocks),
+            limits,
+            turns: 0,
+            preemptions: 0,
+            plan: Vec::new(),
+            order: Vec::new(),
+        }
+    }
+
+    /// Queues a sequence; the caller numbers them in order of arrival.
+    pub(super) fn add(&mut self, sequence: Sequence) {
+        self.waiting.push_back(sequence);
+    }
+
+    /// Decides the next step. The plan is empty if nobody can have a part in it.
+    pub(super) fn schedule(&mut self, room: &mut impl Room) -> &[Work] {
+        self.admit(room);
+        self.share_out(room);
+        self.secure_blocks();
+        &self.plan
+    }
+
+    /// Starts waiting sequences in order of arrival, as long as there are places and blocks. Those
+    /// whose client takes no events are passed over, and make room if they run.
+    fn admit(&mut self, room: &impl Room) {
+        let mut next = 0;
+        while next < self.waiting.len() {
+            if !room.is_ready(self.waiting[next].request) {
+                next += 1;
+            } else if self.can_admit(&self.waiting[next]) {
+                self.start(next);
+            } else if self.preempt_stalled(room) {
+                next = 0;
+            } else {
+                return;
+            }
+        }
+    }
+
+    /// A place, and blocks for all of its tokens, with one to spare for each that runs already: else
+    /// it would be preempted as soon as they grow, and its prompt computed for nothing.
+    fn can_admit(&self, sequence: &Sequence) -> bool {
+        let running = self.running.len();
+        running < self.limits.sequences
+            && self.blocks.can_allocate(blocks_needed(sequence.tokens.len()) + running)
+    }
+
+    fn start(&mut self, at: usize) {
+        let Some(mut sequence) = self.waiting.remove(at) else { return };
+        self.blocks.allocate(blocks_needed(sequence.tokens.len()), &mut sequence.blocks);
+        sequence.paused = false;
+        let at = self.running.partition_point(|s| s.arrival < sequence.arrival);
+        self.running.insert(at, sequence);
+    }
+
+    /// Hands out the step's tokens and rows of logits. When those that answer would take all of
+    /// them, everybody takes turns: who waited longest goes first.
+    fn share_out(&mut self, room: &mut impl Room) {
+        let Limits { tokens: budget, logit_rows, .. } = self.limits;
+        let answering = self.running.iter().filter(|s| s.pending() == 1).count();
+        let scarce = answering >= budget.min(logit_rows);
+        self.put_in_order(scarce);
+
+        let (mut tokens, mut rows) = (budget, logit_rows);
+        let mut prompts = self.running.iter().map(Sequence::pending).filter(|&n| n > 1).sum();
+        self.plan.clear();
+        for &at in &self.order {
+            let sequence = &mut self.running[at];
+            let pending = sequence.pending();
+            let mut most = tokens;
+            if pending > 1 {
+                prompts -= pending;
+                most = if answering >= budget { 1 } else { prompt_share(tokens, budget, prompts) };
+            }
+            let Some(chunk) = sequence.next_chunk(most.min(tokens), rows) else { continue };
+            sequence.paused = room.left(sequence.request) < chunk.events;
+            if sequence.paused {
+                continue;
+            }
+            room.take(sequence.request, chunk.events);
+            self.turns += 1;
+            sequence.last_turn = self.turns;
+            tokens -= chunk.tokens;
+            rows -= chunk.logit_rows();
+            let Sequence { arrival, request, computed: start, .. } = *sequence;
+            self.plan.push(Work { arrival, request, start, chunk });
+        }
+    }
+
+    fn put_in_order(&mut self, scarce: bool) {
+        self.order.clear();
+        self.order.extend(0..self.running.len());
+        let running = &self.running;
+        self.order.sort_unstable_by_key(|&at| {
+            let s = &running[at];
+            if scarce || s.pending() == 1 { (false, s.last_turn) } else { (true, s.arrival) }
+        });
+    }
+
+    /// Gives each sequence of the plan the blocks of its tokens, the oldest first, by preempting the
+    /// newest. What is preempted comes later in this order, or is the one that needs the blocks.
+    fn secure_blocks(&mut self) {
+        self.plan.sort_unstable_by_key(|work| work.arrival);
+        let mut plan = std::mem::take(&mut self.plan);
+        plan.retain(|work| self.secure(work));
+        self.plan = plan;
+    }
+
+    fn secure(&mut self, work: &Work) -> bool {
+        while let Some(at) = self.find(work.arrival) {
+            let table = &mut self.running[at].blocks;
+            let missing = blocks_needed(work.start + work.chunk.tokens).saturating_sub(table.len());
+            if self.blocks.allocate(missing, table) {
+                return true;
+            }
+            self.preempt_newest();
+        }
+        false
+    }
+
+    /// Preempts a paused sequence rather than one that makes progress, else the newest.
+    fn preempt_newest(&mut self) {
+        let newest = (0..self.running.len())
+            .max_by_key(|&at| (self.running[at].paused, self.running[at].arrival));
+        if let Some(at) = newest {
+            self.preempt(at);
+        }
+    }
+
+    /// Sends the newest whose client still takes no events back; false if there is none.
+    fn preempt_stalled(&mut self, room: &impl Room) -> bool {
+        let stalled = |s: &Sequence| s.paused && room.left(s.request) < EVENTS_A_STEP;
+        let newest = self.running.iter().rposition(stalled);
+        if let Some(at) = newest {
+            self.preempt(at);
+        }
+        newest.is_some()
+    }
+
+    /// Sends a sequence back to the queue. All that it has is computed again later, with the same
+    /// bits.
+    fn preempt(&mut self, at: usize) {
+        let mut sequence = self.running.remove(at);
+        self.blocks.free(&mut sequence.blocks);
+        sequence.computed = 0;
+        sequence.preemptions += 1;
+        self.preemptions += 1;
+        let at = self.waiting.partition_point(|s| s.arrival < sequence.arrival);
+        self.waiting.insert(at, sequence);
+    }
+
+    fn find(&self, arrival: u64) -> Option<usize> {
+        self.running.binary_search_by_key(&arrival, |s| s.arrival).ok()
+    }
+
+    /// The running sequence of that number.
+    pub(super) fn get(&self, arrival: u64) -> Option<&Sequence> {
+        self.find(arrival).map(|at| &self.running[at])
+    }
+
+    pub(super) fn get_mut(&mut self, arrival: u64) -> Option<&mut Sequence> {
+        self.find(arrival).map(|at| &mut self.running[at])
+    }
+
+    /// Takes a running sequence that ended out, and frees its blocks.
+    pub(super) fn finish(&mut self, arrival: u64) -> Option<Sequence> {
+        let mut sequence = self.running.remove(self.find(arrival)?);
+        self.blocks.free(&mut sequence.blocks);
+        Some(sequence)
+    }
+
+    /// Takes out all sequences of a request, running or not, and frees their blocks.
+    pub(super) fn remove(&mut self, request: RequestId) {
+        self.waiting.retain(|s| s.request != request);
+        let blocks = &mut self.blocks;
+        self.running.retain_mut(|s| {
+            let stays = s.request != request;
+            if !stays {
+                blocks.free(&mut s.blocks);
+            }
+            stays
+        });
+    }
+
+    /// Blocks that were freed since the last call.
+    pub(super) fn take_released(&mut self) -> impl Iterator<Item = BlockId> + '_ {
+        self.blocks.take_released()
+    }
+
+    /// Makes all blocks free, where no sequence holds any.
+    pub(super) fn rebuild_blocks(&mut self) {
+        self.blocks = BlockManager::new(self.blocks.total());
+    }
+
+    pub(super) fn blocks(&self) -> &BlockManager {
+        &self.blocks
+    }
+
+    pub(super) fn running(&self) -> usize {
+        self.running.len()
+    }
+
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Preemptions since the start.
+    pub(super) fn preemptions(&self) -> u64 {
+        self.preemptions
+    }
+
+    /// The blocks are held by exactly the running sequences; waiting ones hold none.
+    pub(super) fn check_integrity(&self) -> Result<(), String> {
+        let all = self.running.iter().chain(&self.waiting);
+        self.blocks.check_integrity(all.map(|s| s.blocks.as_slice()))?;
+        match self.waiting.iter().find(|s| !s.blocks.is_empty()) {
+            Some(s) => Err(format!("sequence {} waits and holds blocks", s.arrival)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What one prompt may take of the `tokens` left in a step of `budget`, while the prompts behind it
+/// want `others`: not more than half of a step, unless they leave more.
+fn prompt_share(tokens: usize, budget: usize, others: usize) -> usize {
+    tokens.saturating_sub(others).max(budget.div_ceil(2))
+}
+
+const _: () = assert!(EVENTS_A_STEP < super::MIN_EVENT_CAPACITY);
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,10 @@
 //! One choice of one request on its way through the engine.
 
-use super::message::Choice;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use super::message::{Choice, FinishReason, RequestId, Sampling, StopWatch, TokenId};
+use crate::backend::{BlockId, LogitRows, Slice};
 
 /// Tokens of this choice that can ever stand in the KV cache. The last token that is generated is
 /// never fed back, so it takes no place.
@@ -8,4 +12,242 @@ pub(super) fn tokens_at_most(choice: &Choice, max_context: usize) -> usize {
     let prompt = choice.prompt.len();
     let new = (choice.max_new_tokens as usize).min(max_context.saturating_sub(prompt));
     prompt + new.saturating_sub(1)
+}
+
+/// Prompt and answer so far, how much of it the model has seen, and where that lies.
+#[derive(Debug)]
+pub(super) struct Sequence {
+    /// Unique and rising: the order of arrival, and the name of the sequence inside the engine.
+    pub(super) arrival: u64,
+    pub(super) request: RequestId,
+    /// Index into the request's choices.
+    pub(super) choice: u32,
+    /// The prompt, then what was generated.
+    pub(super) tokens: Vec<TokenId>,
+    prompt_len: usize,
+    /// Longest that `tokens` may become.
+    limit: usize,
+    /// Tokens whose keys and values are in `blocks`.
+    pub(super) computed: usize,
+    pub(super) blocks: Vec<BlockId>,
+    /// Prompt positions whose log-probabilities were sent. They are not sent again when a preempted
+    /// prompt is computed a second time.
+    pub(super) scored: usize,
+    /// Its client takes no events: it keeps its blocks, but has no part in steps.
+    pub(super) paused: bool,
+    /// When it last had a part in a step: who waited longest goes first when not all fit.
+    pub(super) last_turn: u64,
+    pub(super) preemptions: u32,
+    pub(super) sampling: Arc<Sampling>,
+    pub(super) seed: u64,
+    pub(super) sample: u32,
+    pub(super) stop: Option<Box<dyn StopWatch>>,
+}
+
+/// A stop watch panicked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct WatchPanicked;
+
+/// A sequence's part in a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Chunk {
+    pub(super) tokens: usize,
+    pub(super) logits: LogitRows,
+    /// Events that it may yield.
+    pub(super) events: usize,
+}
+
+impl Chunk {
+    pub(super) fn logit_rows(&self) -> usize {
+        match self.logits {
+            LogitRows::None => 0,
+            LogitRows::Last => 1,
+            LogitRows::All => self.tokens,
+        }
+    }
+}
+
+impl Sequence {
+    pub(super) fn new(
+        arrival: u64,
+        request: RequestId,
+        index: u32,
+        choice: Choice,
+        max_context: usize,
+    ) -> Self {
+        let prompt_len = choice.prompt.len();
+        let limit = prompt_len.saturating_add(choice.max_new_tokens as usize).min(max_context);
+        Self {
+            arrival,
+            request,
+            choice: index,
+            tokens: choice.prompt.to_vec(),
+            prompt_len,
+            limit: limit.max(prompt_len),
+            computed: 0,
+            blocks: Vec::new(),
+            scored: 0,
+            paused: false,
+            last_turn: 0,
+            preemptions: 0,
+            sampling: choice.sampling,
+            seed: choice.seed,
+            sample: choice.sample,
+            stop: choice.stop,
+        }
+    }
+
+    pub(super) fn prompt(&self) -> &[TokenId] {
+        &self.tokens[..self.prompt_len]
+    }
+
+    pub(super) fn generated(&self) -> &[TokenId] {
+        &self.tokens[self.prompt_len..]
+    }
+
+    /// Tokens that the model has not seen.
+    pub(super) fn pending(&self) -> usize {
+        self.tokens.len() - self.computed
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.tokens.len() >= self.limit
+    }
+
+    /// Takes in a new token, and says whether it is an end token that ends the answer and, if
+    /// anything ends it, what.
+    pub(super) fn push(
+        &mut self,
+        token: TokenId,
+        end_tokens: &[TokenId],
+    ) -> Result<(bool, Option<FinishReason>), WatchPanicked> {
+        let min_tokens = self.sampling.min_tokens as usize;
+        let before = self.generated().len();
+        let is_end =
+            !self.sampling.ignore_end && before >= min_tokens && end_tokens.contains(&token);
+        self.tokens.push(token);
+        // The watch sees every token, but its word counts only from `min_tokens` on.
+        let stopped = self.hits_stop(token)? && before + 1 >= min_tokens;
+        let reason = if is_end || stopped {
+            Some(FinishReason::Stop)
+        } else {
+            self.is_full().then_some(FinishReason::Length)
+        };
+        Ok((is_end, reason))
+    }
+
+    /// The watch is another layer's code: if it panics, that is this request's trouble alone.
+    fn hits_stop(&mut self, token: TokenId) -> Result<bool, WatchPanicked> {
+        let Some(stop) = &mut self.stop else { return Ok(false) };
+        catch_unwind(AssertUnwindSafe(|| stop.is_stop(token))).map_err(|_| WatchPanicked)
+    }
+
+    /// Prompt positions still have to be scored.
+    pub(super) fn is_scoring(&self) -> bool {
+        self.sampling.prompt_logprobs.is_some() && self.scored < self.prompt_len
+    }
+
+    /// What the model needs to know of `chunk` from position `start`.
+    pub(super) fn slice(&self, start: usize, chunk: Chunk) -> Slice<'_> {
+        Slice {
+            tokens: &self.tokens[start..start + chunk.tokens],
+            start,
+            blocks: &self.blocks,
+            logits: chunk.logits,
+        }
+    }
+
+    /// The largest part in a step that takes at most `tokens` tokens and `rows` rows of logits.
+    pub(super) fn next_chunk(&self, tokens: usize, rows: usize) -> Option<Chunk> {
+        if self.is_scoring() {
+            return self.next_scored_chunk(tokens, rows);
+        }
+        let mut tokens = tokens.min(self.pending());
+        let mut chunk = Chunk { tokens, logits: LogitRows::None, events: 0 };
+        if tokens == self.pending() {
+            if self.is_full() {
+                chunk.events = 1;
+            } else if rows > 0 {
+                chunk = Chunk { tokens, logits: LogitRows::Last, events: 2 };
+            } else {
+                // All but the token that would sample: that one waits for a row.
+                tokens -= 1;
+                chunk.tokens = tokens;
+            }
+        }
+        (tokens > 0).then_some(chunk)
+    }
+
+    /// The row of position p tells the log-probabilities of position p + 1, and that of the prompt's
+    /// last position yields the first token.
+    fn next_scored_chunk(&self, tokens: usize, rows: usize) -> Option<Chunk> {
+        let first_row = self.scored.saturating_sub(1);
+        if self.computed < first_row {
+            let tokens = tokens.min(first_row - self.computed);
+            return (tokens > 0).then_some(Chunk { tokens, logits: LogitRows::None, events: 0 });
+        }
+        let tokens = tokens.min(rows).min(self.pending());
+        let ends = tokens == self.pending();
+        let events = 1 + if ends { 2 } else { 0 };
+        (tokens > 0).then_some(Chunk { tokens, logits: LogitRows::All, events })
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    pub(in crate::engine) fn choice(prompt: usize, new: u32, sampling: Sampling) -> Choice {
+        Choice {
+            prompt: (0..prompt as u32).collect(),
+            max_new_tokens: new,
+            sampling: Arc::new(sampling),
+            seed: 0,
+            sample: 0,
+            stop: None,
+        }
+    }
+
+    fn sequence(prompt: usize, new: u32, sampling: Sampling) -> Sequence {
+        Sequence::new(0, RequestId(0), 0, choice(prompt, new, sampling), 1000)
+    }
+
+    #[test]
+    fn a_prompt_samples_only_at_its_end() {
+        let mut s = sequence(10, 5, Sampling::default());
+        let part = Chunk { tokens: 4, logits: LogitRows::None, events: 0 };
+        assert_eq!(s.next_chunk(4, 1), Some(part));
+        s.computed = 8;
+        let end = Chunk { tokens: 2, logits: LogitRows::Last, events: 2 };
+        assert_eq!(s.next_chunk(4, 1), Some(end));
+        assert_eq!(s.next_chunk(4, 0), Some(Chunk { tokens: 1, ..part }));
+        s.computed = 9;
+        assert_eq!(s.next_chunk(4, 0), None);
+    }
+
+    #[test]
+    fn a_scored_prompt_asks_for_its_rows_once() {
+        let sampling = Sampling { prompt_logprobs: Some(0), ..Sampling::default() };
+        let mut s = sequence(10, 5, sampling);
+        assert_eq!(s.next_chunk(6, 4).map(|c| (c.tokens, c.logits)), Some((4, LogitRows::All)));
+        // Preempted after five positions were sent: rows 0..=3 are known.
+        s.scored = 5;
+        assert_eq!(s.next_chunk(6, 4).map(|c| (c.tokens, c.logits)), Some((4, LogitRows::None)));
+        s.computed = 4;
+        let end = Chunk { tokens: 6, logits: LogitRows::All, events: 3 };
+        assert_eq!(s.next_chunk(9, 9), Some(end));
+    }
+
+    #[test]
+    fn the_context_bounds_what_is_generated() {
+        let long = choice(10, 5000, Sampling::default());
+        assert_eq!(tokens_at_most(&long, 100), 99);
+        let mut s = Sequence::new(0, RequestId(0), 0, long, 12);
+        s.tokens.push(0);
+        assert!(!s.is_full());
+        s.tokens.push(0);
+        assert!(s.is_full());
+        assert_eq!(tokens_at_most(&choice(10, 0, Sampling::default()), 100), 10);
+        assert_eq!(tokens_at_most(&choice(10, 1, Sampling::default()), 100), 10);
+    }
 }

@@ -1,0 +1,248 @@
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::super::message::Sampling;
+use super::super::sequence::tests::choice;
+use super::*;
+use crate::backend::LogitRows;
+
+/// Room by request; those that are not named have plenty.
+#[derive(Default)]
+struct Channels(BTreeMap<RequestId, usize>);
+
+const PLENTY: usize = 1000;
+
+impl Room for Channels {
+    fn left(&self, request: RequestId) -> usize {
+        self.0.get(&request).copied().unwrap_or(PLENTY)
+    }
+
+    fn is_ready(&self, request: RequestId) -> bool {
+        self.left(request) >= EVENTS_A_STEP
+    }
+
+    fn take(&mut self, request: RequestId, events: usize) {
+        if let Some(room) = self.0.get_mut(&request) {
+            *room -= events;
+        }
+    }
+}
+
+fn limits(sequences: usize, tokens: usize, logit_rows: usize) -> Limits {
+    Limits { sequences, tokens, logit_rows }
+}
+
+/// A scheduler and the rest of an engine that generates token 1 for everybody.
+struct Bench {
+    scheduler: Scheduler,
+    channels: Channels,
+    added: u64,
+}
+
+impl Bench {
+    fn new(limits: Limits, blocks: usize) -> Self {
+        let scheduler = Scheduler::new(limits, blocks);
+        Self { scheduler, channels: Channels::default(), added: 0 }
+    }
+
+    fn add(&mut self, prompt: usize, new: u32) -> u64 {
+        self.add_sampling(prompt, new, Sampling::default())
+    }
+
+    fn add_sampling(&mut self, prompt: usize, new: u32, sampling: Sampling) -> u64 {
+        let n = self.added;
+        self.added += 1;
+        let choice = choice(prompt, new, sampling);
+        self.scheduler.add(Sequence::new(n, RequestId(n), 0, choice, 100_000));
+        n
+    }
+
+    /// One step: (sequence, tokens) in order of arrival.
+    fn step(&mut self) -> Vec<(u64, usize)> {
+        let plan = self.scheduler.schedule(&mut self.channels).to_vec();
+        for work in &plan {
+            let sequence = self.scheduler.get_mut(work.arrival).unwrap();
+            assert_eq!(sequence.computed, work.start);
+            assert!(blocks_needed(work.start + work.chunk.tokens) <= sequence.blocks.len());
+            sequence.computed += work.chunk.tokens;
+            if work.chunk.logits == LogitRows::All {
+                sequence.scored = (sequence.computed + 1).min(sequence.prompt().len());
+            }
+            let known = sequence.pending() == 0;
+            if known && !sequence.is_full() {
+                sequence.push(1, &[]).unwrap();
+            }
+            if known && sequence.is_full() {
+                self.scheduler.finish(work.arrival).unwrap();
+            }
+        }
+        self.scheduler.check_integrity().unwrap();
+        plan.iter().map(|w| (w.arrival, w.chunk.tokens)).collect()
+    }
+
+    fn is_done(&self) -> bool {
+        self.scheduler.running() + self.scheduler.waiting() == 0
+    }
+}
+
+#[test]
+fn decodes_come_first_and_prompts_share_the_rest() {
+    let mut bench = Bench::new(limits(8, 64, 64), 100);
+    let a = bench.add(10, 50);
+    assert_eq!(bench.step(), [(a, 10)]);
+    let b = bench.add(1000, 50);
+    assert_eq!(bench.step(), [(a, 1), (b, 63)], "prefill and decode share a step");
+    let c = bench.add(20, 50);
+    assert_eq!(bench.step(), [(a, 1), (b, 43), (c, 20)], "a short prompt is not held up");
+    assert_eq!(bench.step(), [(a, 1), (b, 62), (c, 1)]);
+    let d = bench.add(1000, 50);
+    assert_eq!(bench.step(), [(a, 1), (b, 32), (c, 1), (d, 30)], "half a step while others wait");
+}
+
+#[test]
+fn admission_is_first_come_first_served() {
+    let mut bench = Bench::new(limits(2, 64, 64), 100);
+    let (a, b, c) = (bench.add(5, 2), bench.add(5, 9), bench.add(5, 9));
+    assert_eq!(bench.step(), [(a, 5), (b, 5)]);
+    assert_eq!(bench.step(), [(a, 1), (b, 1)]);
+    assert_eq!(bench.step(), [(b, 1), (c, 5)]);
+    // A large one at the head of the queue is not overtaken by a small one.
+    let mut bench = Bench::new(limits(8, 512, 64), 8);
+    let (a, b) = (bench.add(32 * 4, 30), bench.add(32 * 7, 2));
+    bench.add(5, 2);
+    assert_eq!(bench.step(), [(a, 128)]);
+    assert_eq!(bench.step(), [(a, 1)]);
+    assert_eq!(bench.scheduler.waiting(), 2);
+    while bench.scheduler.get(a).is_some() {
+        bench.step();
+    }
+    assert_eq!(bench.step()[0].0, b);
+}
+
+#[test]
+fn a_budget_below_the_number_of_sequences_goes_round() {
+    let mut bench = Bench::new(limits(8, 3, 64), 100);
+    for _ in 0..8 {
+        bench.add(1, 1000);
+    }
+    let mut served = BTreeMap::new();
+    for _ in 0..80 {
+        let plan = bench.step();
+        assert_eq!(plan.len(), 3);
+        for (n, tokens) in plan {
+            assert_eq!(tokens, 1);
+            *served.entry(n).or_insert(0) += 1;
+        }
+    }
+    assert!(served.values().all(|&n| n == 30), "{served:?}");
+}
+
+#[test]
+fn a_prompt_moves_on_while_decodes_could_take_every_token() {
+    let mut bench = Bench::new(limits(8, 2, 64), 100);
+    for _ in 0..3 {
+        bench.add(1, 10_000);
+    }
+    for _ in 0..3 {
+        bench.step();
+    }
+    let prompt = bench.add(10, 5);
+    let waited = (0..200).take_while(|_| {
+        bench.step();
+        bench.scheduler.get(prompt).is_some_and(|s| s.generated().is_empty())
+    });
+    assert!(waited.count() <= 22, "ten turns among four sequences, two a step");
+}
+
+#[test]
+fn rows_of_logits_are_bounded_and_nobody_starves_for_them() {
+    let mut bench = Bench::new(limits(8, 64, 4), 100);
+    let scored = Sampling { prompt_logprobs: Some(1), ..Sampling::default() };
+    for _ in 0..5 {
+        bench.add(2, 500);
+    }
+    let scored = bench.add_sampling(40, 2, scored);
+    let mut steps = 0;
+    while bench.scheduler.get(scored).is_some() || steps == 0 {
+        bench.step();
+        assert!(bench.scheduler.plan.iter().map(|w| w.chunk.logit_rows()).sum::<usize>() <= 4);
+        steps += 1;
+        assert!(steps < 200, "the scored prompt does not move");
+    }
+}
+
+#[test]
+fn the_newest_is_preempted_and_comes_back() {
+    let mut bench = Bench::new(limits(4, 64, 64), 4);
+    let (a, b) = (bench.add(31, 60), bench.add(20, 40));
+    bench.step();
+    while bench.scheduler.preemptions() == 0 {
+        bench.step();
+    }
+    assert!(bench.scheduler.get(a).is_some() && bench.scheduler.get(b).is_none());
+    let mut steps = 0;
+    while !bench.is_done() {
+        bench.step();
+        steps += 1;
+        assert!(steps < 500);
+    }
+    assert_eq!(bench.scheduler.blocks().held(), 0);
+}
+
+#[test]
+fn a_client_that_takes_nothing_neither_steps_nor_stands_in_the_way() {
+    let mut bench = Bench::new(limits(1, 64, 64), 8);
+    let (a, b) = (bench.add(40, 50), bench.add(40, 3));
+    bench.channels.0.insert(RequestId(a), 4);
+    assert_eq!(bench.step(), [(a, 40)]);
+    assert_eq!(bench.step(), [(a, 1)]);
+    assert_eq!(bench.step(), [], "its channel is full, and nobody noticed yet");
+    assert_eq!(bench.step(), [(b, 40)], "its place goes to who waits");
+    bench.channels.0.insert(RequestId(a), PLENTY);
+    bench.step();
+    bench.step();
+    assert_eq!(bench.step(), [(a, 42)], "it starts again where it was");
+}
+
+#[test]
+fn a_removed_request_leaves_nothing() {
+    let mut bench = Bench::new(limits(2, 64, 64), 8);
+    let (a, _, c) = (bench.add(40, 50), bench.add(4, 50), bench.add(4, 50));
+    bench.step();
+    bench.scheduler.remove(RequestId(a));
+    bench.scheduler.remove(RequestId(c));
+    assert_eq!((bench.scheduler.running(), bench.scheduler.waiting()), (1, 0));
+    assert_eq!(bench.scheduler.blocks().held(), 1);
+    bench.scheduler.check_integrity().unwrap();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+
+    /// Whatever the limits: steps stay inside them, blocks add up, and everything ends.
+    #[test]
+    fn everything_ends_within_the_limits(
+        sequences in 1_usize..6,
+        tokens in 1_usize..70,
+        rows in 1_usize..9,
+        blocks in 3_usize..9,
+        lives in prop::collection::vec((1_usize..60, 1_u32..30, any::<bool>()), 1..12),
+    ) {
+        let mut bench = Bench::new(limits(sequences, tokens, rows), blocks);
+        for (prompt, new, scored) in lives {
+            let prompt_logprobs = scored.then_some(0);
+            bench.add_sampling(prompt, new, Sampling { prompt_logprobs, ..Sampling::default() });
+        }
+        let mut steps = 0;
+        while !bench.is_done() {
+            let plan = bench.step();
+            prop_assert!(!plan.is_empty(), "stuck");
+            prop_assert!(plan.iter().map(|p| p.1).sum::<usize>() <= tokens);
+            prop_assert!(plan.len() <= sequences);
+            steps += 1;
+            prop_assert!(steps < 20_000, "no end");
+        }
+        prop_assert_eq!(bench.scheduler.blocks().held(), 0);
+    }
+}

@@ -1,0 +1,193 @@
+//! A deterministic model with fault injection, for tests: `fake:key=value,…`.
+//!
+//! Its "keys and values" are the tokens themselves, kept by block and slot. The logits of a position
+//! are a hash of the whole history read back through the block table, so that a wrong block, a lost
+//! one, a wrong position or a neighbour's token changes everything that follows. Text depends only on
+//! the prompt and on how the request samples.
+//!
+//! Logits are multiples of a quarter in [-8, 8), so that ties are common. [`END_TOKEN`] stands at +20
+//! after one history in `end_every`, else at -20: answers end by themselves, at lengths that vary.
+
+mod options;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use super::{Logits, Model, ModelSpec, StepError};
+use crate::backend::{BLOCK_TOKENS, Batch, BlockId, LogitRows, Slice};
+use options::{Fault, FaultKind};
+
+pub use options::Options;
+
+/// The token that ends an answer.
+pub const END_TOKEN: u32 = 0;
+
+/// How long a step takes that `fault=slow@N` names.
+const SLOW_STEP: Duration = Duration::from_secs(5);
+
+/// What a slot holds that no living sequence has written.
+const EMPTY: u32 = u32::MAX;
+
+/// See the module.
+#[derive(Debug)]
+pub struct FakeModel {
+    spec: ModelSpec,
+    options: Options,
+    /// Tokens by block and slot.
+    slots: Vec<u32>,
+    logits: Vec<f32>,
+    /// Steps since the start.
+    steps: u64,
+}
+
+/// Opens `fake:key=value,…`; an unknown key or a value that makes no sense is refused by name.
+/// Takes `load_ms` milliseconds.
+pub fn open(spec: &str) -> Result<FakeModel, String> {
+    let options = Options::parse(spec)?;
+    std::thread::sleep(Duration::from_millis(options.load_ms));
+    Ok(FakeModel::new(options))
+}
+
+impl FakeModel {
+    pub fn new(options: Options) -> Self {
+        let spec = ModelSpec {
+            vocab: options.vocab,
+            max_context: options.max_len,
+            kv_blocks: options.kv_blocks,
+            max_rows: options.max_rows,
+            max_logit_rows: options.max_logit_rows,
+            end_tokens: vec![END_TOKEN],
+        };
+        let slots = vec![EMPTY; spec.kv_blocks * BLOCK_TOKENS];
+        Self { spec, options, slots, logits: Vec::new(), steps: 0 }
+    }
+
+    /// Longest sequence in tokens, where the command line says so.
+    #[must_use]
+    pub fn with_max_context(mut self, tokens: usize) -> Self {
+        self.spec.max_context = tokens.min(self.spec.max_context);
+        self
+    }
+
+    /// Bits that hashes of prefixes are cut to, so that they collide; 128 is all of them.
+    pub fn hash_bits(&self) -> u32 {
+        self.options.hash_bits
+    }
+
+    fn slot(&self, blocks: &[BlockId], position: usize) -> Result<usize, StepError> {
+        let block = blocks.get(position / BLOCK_TOKENS).map(|&b| b as usize);
+        let block = block.filter(|&b| b < self.spec.kv_blocks);
+        let block = block.ok_or_else(|| StepError(format!("no block for position {position}")))?;
+        Ok(block * BLOCK_TOKENS + position % BLOCK_TOKENS)
+    }
+
+    fn write(&mut self, slice: &Slice<'_>) -> Result<(), StepError> {
+        for (at, &token) in slice.tokens.iter().enumerate() {
+            if token as usize >= self.spec.vocab {
+                return Err(StepError(format!("token {token} is outside the vocabulary")));
+            }
+            let slot = self.slot(slice.blocks, slice.start + at)?;
+            self.slots[slot] = token;
+        }
+        Ok(())
+    }
+
+    /// Appends the rows of logits that `slice` wants, from what stands in its blocks.
+    fn read(&mut self, slice: &Slice<'_>) -> Result<(), StepError> {
+        let end = slice.start + slice.tokens.len();
+        let first_row = match slice.logits {
+            LogitRows::None => return Ok(()),
+            LogitRows::Last => end - 1,
+            LogitRows::All => slice.start,
+        };
+        let mut hash = 0;
+        for position in 0..end {
+            let token = self.slots[self.slot(slice.blocks, position)?];
+            hash = mix(hash ^ (u64::from(token) << 32 | position as u64));
+            if position >= first_row {
+                self.push_row(hash);
+            }
+        }
+        Ok(())
+    }
+
+    fn push_row(&mut self, history: u64) {
+        let ends =
+            self.options.end_every > 0 && mix(!history).is_multiple_of(self.options.end_every);
+        let first = self.logits.len();
+        self.logits.extend((0..self.spec.vocab as u64).map(|token| {
+            let level = mix(history.wrapping_add(token.wrapping_mul(0x9E37_79B9_7F4A_7C15))) % 64;
+            level as f32 / 4.0 - 8.0
+        }));
+        self.logits[first + END_TOKEN as usize] = if ends { 20.0 } else { -20.0 };
+    }
+
+    fn inject_fault(&mut self) {
+        let now = self.steps;
+        let due = |fault: &&Fault| fault.step == now;
+        let kinds: Vec<FaultKind> =
+            self.options.faults.iter().filter(due).map(|f| f.kind).collect();
+        for kind in kinds {
+            match kind {
+                #[expect(clippy::panic, reason = "it is what was asked for")]
+                FaultKind::Panic => panic!("fault=panic@{now}"),
+                // Until the process ends: what a hung device looks like from here.
+                FaultKind::Hang => loop {
+                    std::thread::park();
+                },
+                FaultKind::Nan => self.logits.fill(f32::NAN),
+                FaultKind::Slow => std::thread::sleep(SLOW_STEP),
+            }
+        }
+    }
+}
+
+impl Model for FakeModel {
+    fn spec(&self) -> &ModelSpec {
+        &self.spec
+    }
+
+    fn forward(&mut self, batch: &Batch<'_>) -> Result<Logits<'_>, StepError> {
+        self.steps += 1;
+        self.logits.clear();
+        if batch.rows() > self.spec.max_rows || batch.logit_rows() > self.spec.max_logit_rows {
+            return Err(StepError("the step is larger than what was reserved".to_owned()));
+        }
+        // All writes come before all reads, so that a block held by two sequences shows.
+        for slice in batch.slices {
+            self.write(slice)?;
+        }
+        for slice in batch.slices {
+            self.read(slice)?;
+        }
+        std::thread::sleep(Duration::from_millis(self.options.step_ms));
+        self.inject_fault();
+        Ok(Logits { data: &self.logits, vocab: self.spec.vocab })
+    }
+
+    fn recover(&mut self) {
+        self.logits.clear();
+    }
+
+    fn device(&self) -> String {
+        "fake".to_owned()
+    }
+
+    fn kv_block_bytes(&self) -> usize {
+        BLOCK_TOKENS * size_of::<u32>()
+    }
+
+    fn release(&mut self, block: BlockId) {
+        let first = block as usize * BLOCK_TOKENS;
+        self.slots[first..first + BLOCK_TOKENS].fill(EMPTY);
+    }
+}
+
+/// The finaliser of `SplitMix64` (Steele, Lea, Flood 2014), with its increment.
+fn mix(x: u64) -> u64 {
+    let x = x.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    let x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    x ^ (x >> 31)
+}
