@@ -4,18 +4,36 @@ use axum::extract::Request;
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::Body as _;
 
 use super::error::ApiError;
 use super::json::{Fields, Known, parse};
 
+/// Longer bodies are parsed off the async threads.
+const INLINE_BYTES_MAX: usize = 64 << 10;
+
 /// The fields of a request that must be JSON of at most `limit_bytes`.
-pub async fn fields(
+pub(super) async fn fields(
     request: Request,
     known: Known,
     limit_bytes: usize,
 ) -> Result<Fields, ApiError> {
     check_type(&request)?;
-    parse(&read(request, limit_bytes).await?, known)
+    let body = read(request, limit_bytes).await?;
+    if body.len() <= INLINE_BYTES_MAX {
+        return parse(&body, known);
+    }
+    blocking(move || parse(&body, known)).await?
+}
+
+/// Runs what would keep an async thread, which serves everybody, for too long.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, ApiError> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| {
+        tracing::error!(%error, "blocking work failed");
+        ApiError::Internal
+    })
 }
 
 /// `application/json`, whatever its parameters: OpenAI's refusal of `; charset=utf-8` was a bug.
@@ -30,7 +48,12 @@ fn check_type(request: &Request) -> Result<(), ApiError> {
 }
 
 async fn read(request: Request, limit_bytes: usize) -> Result<Bytes, ApiError> {
-    let body = Limited::new(request.into_body(), limit_bytes);
+    let body = request.into_body();
+    // A length that was announced need not be read to be refused.
+    if body.size_hint().lower() > limit_bytes as u64 {
+        return Err(ApiError::BodyTooLarge { limit_bytes });
+    }
+    let body = Limited::new(body, limit_bytes);
     match body.collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(error) if find::<LengthLimitError>(&*error) => {
@@ -43,7 +66,7 @@ async fn read(request: Request, limit_bytes: usize) -> Result<Bytes, ApiError> {
 
 /// Whether `error`, or what caused it, is an `E`.
 fn find<E: std::error::Error + 'static>(error: &(dyn std::error::Error + 'static)) -> bool {
-    std::iter::successors(Some(error), |error| error.source()).any(|error| error.is::<E>())
+    std::iter::successors(Some(error), |error| error.source()).any(<dyn std::error::Error>::is::<E>)
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::ops::RangeInclusive;
 
+use serde::Deserialize;
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::error::{ApiError, echo};
@@ -73,7 +74,7 @@ pub fn parse(body: &[u8], known: Known) -> Result<Fields, ApiError> {
 }
 
 fn not_utf8(body: &[u8], at: usize) -> ApiError {
-    let line = 1 + body[..at].iter().filter(|&&b| b == b'\n').count();
+    let line = body[..at].split(|&b| b == b'\n').count();
     ApiError::InvalidJson(format!("it is not valid UTF-8 at line {line}, byte {at}"))
 }
 
@@ -270,8 +271,6 @@ impl<'de> DeserializeSeed<'de> for Duplicate {
         Err(de::Error::custom("duplicate key"))
     }
 }
-
-use serde::Deserialize;
 
 /// Any value, with a count of all values of the request.
 #[derive(Clone, Copy)]

@@ -13,7 +13,7 @@ use crate::http::{App, Served};
 
 /// A model as OpenAI lists it, and what vLLM adds.
 #[derive(Debug, Serialize)]
-pub struct Model<'a> {
+pub(super) struct Model<'a> {
     id: &'a str,
     object: &'static str,
     created: u64,
@@ -28,7 +28,7 @@ pub struct Model<'a> {
 
 /// The same in the words of the API before models: an engine.
 #[derive(Debug, Serialize)]
-pub struct Engine<'a> {
+pub(super) struct Engine<'a> {
     id: &'a str,
     object: &'static str,
     created: u64,
@@ -75,7 +75,7 @@ fn prompt_format(served: &Served, name: &str) -> &'static str {
 }
 
 /// Whether text prompts sent to `name` are rendered by the chat template.
-pub fn is_instruct(served: &Served, name: &str) -> bool {
+pub(super) fn is_instruct(served: &Served, name: &str) -> bool {
     served.instruct.contains(name) && served.text.chat_template().is_some()
 }
 
@@ -86,28 +86,28 @@ fn json(body: &impl Serialize) -> axum::response::Response {
 }
 
 /// `GET /v1/models`
-pub async fn list_models(State(app): State<Arc<App>>) -> Answer {
+pub(super) async fn list_models(State(app): State<Arc<App>>) -> Answer {
     let served = app.served()?;
     let data = served.names.iter().map(|name| model(served, name)).collect();
     Ok(json(&List { object: "list", data }))
 }
 
 /// `GET /v1/models/{id}`, where the id may hold slashes.
-pub async fn get_model(State(app): State<Arc<App>>, uri: Uri) -> Answer {
+pub(super) async fn get_model(State(app): State<Arc<App>>, uri: Uri) -> Answer {
     let served = app.served()?;
     let id = names::find_in_path(&served.names, after(&uri, "/models/"), None)?;
     Ok(json(&model(served, id)))
 }
 
 /// `GET /v1/engines`
-pub async fn list_engines(State(app): State<Arc<App>>) -> Answer {
+pub(super) async fn list_engines(State(app): State<Arc<App>>) -> Answer {
     let served = app.served()?;
     let data = served.names.iter().map(|name| engine(served, name)).collect();
     Ok(json(&List { object: "list", data }))
 }
 
 /// `GET /v1/engines/{id}`
-pub async fn get_engine(State(app): State<Arc<App>>, uri: Uri) -> Answer {
+pub(super) async fn get_engine(State(app): State<Arc<App>>, uri: Uri) -> Answer {
     let served = app.served()?;
     let id = names::find_in_path(&served.names, after(&uri, "/engines/"), None)?;
     Ok(json(&engine(served, id)))

@@ -8,7 +8,7 @@ use super::error::ApiError;
 
 /// The name that a segment of a raw path stands for, if `served` knows it. openai-python 0.28 writes
 /// names with `quote_plus`, so that `+` is a space; others mean a plus by it.
-pub fn find_in_path<'a>(
+pub(super) fn find_in_path<'a>(
     served: &'a [String],
     segment: &str,
     param: Option<&'static str>,
@@ -23,7 +23,7 @@ pub fn find_in_path<'a>(
 }
 
 /// The served name that reads `asked`.
-pub fn find<'a>(
+pub(super) fn find<'a>(
     served: &'a [String],
     asked: &str,
     param: Option<&'static str>,

@@ -17,7 +17,7 @@ const EVENTS_MAX: usize = 1_024;
 
 /// What came next.
 #[derive(Debug)]
-pub enum Next {
+pub(super) enum Next {
     Event(Event),
     /// Nothing for as long as a client should not wait without a sign of life.
     Quiet,
@@ -26,7 +26,7 @@ pub enum Next {
 /// Dropping it before the end tells the engine that the client left: that is how a closed connection
 /// frees its KV blocks, streamed or not, queued or running.
 #[derive(Debug)]
-pub struct Running {
+pub(super) struct Running {
     feed: Feed,
     peeked: Option<Event>,
     patience: Patience,
@@ -35,7 +35,7 @@ pub struct Running {
 
 /// How long to wait for what.
 #[derive(Debug, Clone)]
-pub struct Patience {
+pub(super) struct Patience {
     /// Between two signs of life.
     pub ping: Duration,
     /// Without progress for this long, the engine counts as hung.
@@ -54,7 +54,7 @@ struct Feed {
 
 impl Running {
     /// Hands `choices` to the engine.
-    pub fn submit(
+    pub(super) fn submit(
         engine: &EngineHandle,
         tenant: Tenant,
         choices: Vec<Choice>,
@@ -70,15 +70,15 @@ impl Running {
 
     /// Events from a script instead of an engine.
     #[cfg(test)]
-    pub fn scripted(events: mpsc::Receiver<Event>, patience: Patience) -> Self {
+    pub(super) fn scripted(events: mpsc::Receiver<Event>, patience: Patience) -> Self {
         Self { feed: Feed { engine: None, events }, peeked: None, patience, ended: false }
     }
 
     /// The next event but [`Event::Failed`], which is the error; so is an engine that hangs or is gone.
-    pub async fn next(&mut self) -> Result<Next, ApiError> {
-        let event = match self.peeked.take() {
-            Some(event) => Some(event),
-            None => tokio::select! {
+    pub(super) async fn next(&mut self) -> Result<Next, ApiError> {
+        let mut event = self.peeked.take();
+        if event.is_none() {
+            event = tokio::select! {
                 biased;
                 event = self.feed.events.recv() => event,
                 () = self.patience.abandoned.cancelled() => return Err(ApiError::ShuttingDown),
@@ -86,8 +86,8 @@ impl Running {
                     let stalled = self.stalled();
                     return if stalled { Err(ApiError::EngineStalled) } else { Ok(Next::Quiet) };
                 }
-            },
-        };
+            };
+        }
         match event {
             Some(Event::Failed(kind)) => {
                 self.ended = true;
@@ -103,7 +103,7 @@ impl Running {
     }
 
     /// The event after the last one, if it is there already and `wanted`.
-    pub fn next_if(&mut self, wanted: impl FnOnce(&Event) -> bool) -> Option<Event> {
+    pub(super) fn next_if(&mut self, wanted: impl FnOnce(&Event) -> bool) -> Option<Event> {
         if self.peeked.is_none() {
             self.peeked = self.feed.events.try_recv().ok();
         }

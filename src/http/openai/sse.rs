@@ -13,13 +13,13 @@ use serde::Serialize;
 use super::error::ApiError;
 
 /// Keeps proxies and clients from giving up on a silent stream.
-pub const PING: Bytes = Bytes::from_static(b": ping\n\n");
+pub(super) const PING: Bytes = Bytes::from_static(b": ping\n\n");
 
 /// The end of a stream that succeeded.
-pub const DONE: &[u8] = b"data: [DONE]\n\n";
+pub(super) const DONE: &[u8] = b"data: [DONE]\n\n";
 
 /// Appends one event to `out`.
-pub fn event(out: &mut Vec<u8>, data: &impl Serialize) -> Result<(), ApiError> {
+pub(super) fn event(out: &mut Vec<u8>, data: &impl Serialize) -> Result<(), ApiError> {
     out.extend_from_slice(b"data: ");
     serde_json::to_writer(&mut *out, data).map_err(|error| {
         tracing::error!(%error, "a chunk does not serialise");
@@ -30,17 +30,17 @@ pub fn event(out: &mut Vec<u8>, data: &impl Serialize) -> Result<(), ApiError> {
 }
 
 /// The last event of a stream that failed after its start; `[DONE]` does not follow.
-pub fn failure(error: &ApiError) -> Bytes {
+pub(super) fn failure(error: &ApiError) -> Bytes {
     metrics::counter!(STREAM_ERRORS_TOTAL, "reason" => error.reason()).increment(1);
     error.sse_event().into()
 }
 
 /// Counter of streams that ended with an error event, by `reason`.
-pub const STREAM_ERRORS_TOTAL: &str = "millrace_stream_errors_total";
+pub(super) const STREAM_ERRORS_TOTAL: &str = "millrace_stream_errors_total";
 
 /// An answer whose body is `events`, already framed. `X-Accel-Buffering` is for nginx, which would
 /// otherwise collect the stream.
-pub fn response<S>(events: S) -> Response
+pub(super) fn response<S>(events: S) -> Response
 where
     S: Stream<Item = Result<Bytes, std::convert::Infallible>> + Send + 'static,
 {

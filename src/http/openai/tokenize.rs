@@ -32,6 +32,7 @@ const DETOKENIZE: Known = Known { fields: &["model"], inputs: &["tokens"] };
 const INLINE_BYTES_MAX: usize = 4_096;
 
 #[derive(Debug, Serialize)]
+#[expect(clippy::struct_field_names, reason = "names of the wire format")]
 struct Tokens {
     tokens: Vec<TokenId>,
     count: usize,
@@ -57,7 +58,10 @@ struct Info<'a> {
 }
 
 /// `POST /tokenize`
-pub async fn tokenize(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
+pub(super) async fn tokenize(
+    State(app): State<Arc<App>>,
+    request: Request,
+) -> Result<Response, ApiError> {
     let served = app.served()?;
     let mut fields = body::fields(request, TOKENIZE, app.config.max_body_bytes).await?;
     check_model(&fields, served)?;
@@ -72,7 +76,7 @@ pub async fn tokenize(State(app): State<Arc<App>>, request: Request) -> Result<R
     let vocabulary = served.text.clone();
     let large = text.len() > INLINE_BYTES_MAX;
     let work = move || encode(&vocabulary, &text, (special, add_bos), token_strs);
-    let (tokens, token_strs) = if large { blocking(work).await? } else { work() };
+    let (tokens, token_strs) = if large { body::blocking(work).await? } else { work() };
     let count = tokens.len();
     let max_model_len = served.max_model_len;
     Ok(axum::Json(Tokens { tokens, count, max_model_len, token_strs }).into_response())
@@ -113,7 +117,7 @@ fn encode(
 }
 
 /// `POST /detokenize`
-pub async fn detokenize(
+pub(super) async fn detokenize(
     State(app): State<Arc<App>>,
     request: Request,
 ) -> Result<Response, ApiError> {
@@ -139,12 +143,12 @@ pub async fn detokenize(
     let vocabulary = served.text.clone();
     let large = ids.len() > INLINE_BYTES_MAX;
     let work = move || vocabulary.decode(&ids, false);
-    let prompt = if large { blocking(work).await? } else { work() };
+    let prompt = if large { body::blocking(work).await? } else { work() };
     Ok(axum::Json(Prompt { prompt }).into_response())
 }
 
 /// `GET /tokenizer_info`: what evaluation harnesses ask for before they tokenise by `/tokenize`.
-pub async fn info(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
+pub(super) async fn info(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
     let served = app.served()?;
     let text = &served.text;
     let label = |id: Option<TokenId>| id.map(|id| text.token_label(id));
@@ -166,13 +170,4 @@ fn check_model(fields: &Fields, served: &Served) -> Result<(), ApiError> {
         None => Ok(()),
         Some(model) => names::find(&served.names, model, Some("model")).map(|_| ()),
     }
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, ApiError> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| {
-        tracing::error!(%error, "tokenisation failed");
-        ApiError::Internal
-    })
 }

@@ -7,7 +7,7 @@ use axum::response::Response;
 use bytes::Bytes;
 
 use super::assemble::{ChoiceState, Delta};
-use super::types::{ChoiceBody, Completion, OBJECT, PromptTokensDetails, Usage};
+use super::types::{ChoiceBody, Completion, OBJECT, PromptTokensDetails, Usage, UsageField};
 use crate::engine::message::{Event, FinishReason, Summary};
 use crate::http::RequestMetrics;
 use crate::http::openai::error::ApiError;
@@ -16,7 +16,7 @@ use crate::http::openai::sse;
 
 /// What all chunks of an answer repeat.
 #[derive(Debug, Clone)]
-pub struct Head {
+pub(super) struct Head {
     pub id: String,
     /// Wall clock, seconds since 1970.
     pub created: u64,
@@ -26,11 +26,7 @@ pub struct Head {
 }
 
 impl Head {
-    fn completion<'a>(
-        &'a self,
-        choices: &'a [ChoiceBody],
-        usage: Option<Option<Usage>>,
-    ) -> Completion<'a> {
+    fn completion<'a>(&'a self, choices: &'a [ChoiceBody], usage: UsageField) -> Completion<'a> {
         Completion {
             id: &self.id,
             object: OBJECT,
@@ -45,7 +41,7 @@ impl Head {
 
 /// One answer in the making.
 #[derive(Debug)]
-pub struct Answer {
+pub(super) struct Answer {
     pub head: Head,
     pub running: Running,
     pub states: Vec<ChoiceState>,
@@ -111,7 +107,7 @@ impl Answer {
     }
 
     /// Waits for the end and gives the whole answer as JSON.
-    pub async fn collect(mut self) -> Result<String, ApiError> {
+    pub(super) async fn collect(mut self) -> Result<String, ApiError> {
         let mut deltas: Vec<Delta> = self.states.iter().map(|_| Delta::default()).collect();
         let summary = loop {
             let Next::Event(event) = self.running.next().await? else { continue };
@@ -134,15 +130,17 @@ impl Answer {
                 body
             })
             .collect();
-        serde_json::to_string(&self.head.completion(&choices, Some(Some(usage)))).map_err(|error| {
-            tracing::error!(%error, "an answer does not serialise");
-            ApiError::Internal
-        })
+        serde_json::to_string(&self.head.completion(&choices, UsageField::Tokens(usage))).map_err(
+            |error| {
+                tracing::error!(%error, "an answer does not serialise");
+                ApiError::Internal
+            },
+        )
     }
 
     /// Waits for the first event, or for as long as a client should wait without a sign of life, and
     /// only then answers 200: whatever goes wrong before is an error with a status of its own.
-    pub async fn stream(mut self) -> Result<Response, ApiError> {
+    pub(super) async fn stream(mut self) -> Result<Response, ApiError> {
         let mut ready = VecDeque::new();
         let first = self.running.next().await?;
         let done = self.take(first, &mut ready)?;
@@ -180,7 +178,7 @@ impl Answer {
 
     fn chunk(&self, index: u32, delta: Delta) -> Result<Bytes, ApiError> {
         let choice = [self.body(index, delta)];
-        let usage = self.include_usage.then_some(None);
+        let usage = if self.include_usage { UsageField::Null } else { UsageField::Absent };
         let mut out = Vec::with_capacity(256);
         sse::event(&mut out, &self.head.completion(&choice, usage))?;
         Ok(out.into())
@@ -191,7 +189,7 @@ impl Answer {
         let usage = self.ended(summary);
         let mut out = Vec::new();
         if self.include_usage {
-            sse::event(&mut out, &self.head.completion(&[], Some(Some(usage))))?;
+            sse::event(&mut out, &self.head.completion(&[], UsageField::Tokens(usage)))?;
         }
         out.extend_from_slice(sse::DONE);
         Ok(out.into())

@@ -11,7 +11,7 @@ const LOGPROB_MIN: f32 = -9999.0;
 
 /// How the answer's text is made: the same for all choices of a request.
 #[derive(Debug, Clone)]
-pub struct Rules {
+pub(super) struct Rules {
     pub text: Text,
     pub stops: Option<StopSet>,
     pub logprobs: bool,
@@ -55,7 +55,7 @@ impl Rules {
 
 /// A prompt as it is sent back in front of the completion.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Echo {
+pub(super) struct Echo {
     pub ids: Arc<[TokenId]>,
     pub text: String,
     /// Where each token's text begins, in Unicode scalar values.
@@ -65,7 +65,7 @@ pub struct Echo {
 
 impl Echo {
     /// `added_bos`: the first token was put in front by us, and is no part of what the client sent.
-    pub fn new(text: &Text, ids: Arc<[TokenId]>, added_bos: bool) -> Self {
+    pub(super) fn new(text: &Text, ids: Arc<[TokenId]>, added_bos: bool) -> Self {
         let sent = &ids[usize::from(added_bos).min(ids.len())..];
         let (decoded, offsets) = text.decode_with_offsets(sent, false);
         let mut all = vec![0; ids.len() - sent.len()];
@@ -77,7 +77,7 @@ impl Echo {
 
 /// What one event adds to a choice.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Delta {
+pub(super) struct Delta {
     pub text: String,
     pub logprobs: LogprobsBody,
     pub finish: Option<FinishReason>,
@@ -85,12 +85,12 @@ pub struct Delta {
 
 impl Delta {
     /// Nothing that a client needs a chunk for.
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.text.is_empty() && self.logprobs.is_empty() && self.finish.is_none()
     }
 
     /// This delta and the one after it, as one.
-    pub fn append(&mut self, next: Self) {
+    pub(super) fn append(&mut self, next: Self) {
         self.text.push_str(&next.text);
         self.logprobs.append(next.logprobs);
         self.finish = self.finish.or(next.finish);
@@ -99,7 +99,7 @@ impl Delta {
 
 /// One choice as it grows.
 #[derive(Debug)]
-pub struct ChoiceState {
+pub(super) struct ChoiceState {
     rules: Arc<Rules>,
     stream: TextStream,
     echo: Option<Arc<Echo>>,
@@ -109,13 +109,13 @@ pub struct ChoiceState {
 }
 
 impl ChoiceState {
-    pub fn new(rules: Arc<Rules>, echo: Option<Arc<Echo>>) -> Self {
+    pub(super) fn new(rules: Arc<Rules>, echo: Option<Arc<Echo>>) -> Self {
         let stream = TextStream::new(&rules.text, rules.stops.as_ref(), true);
         Self { rules, stream, echo, echoed: (0, 0), generated: 0 }
     }
 
     /// The next positions of a prompt that is scored.
-    pub fn prompt(&mut self, logprobs: &[Option<Logprobs>]) -> Delta {
+    pub(super) fn prompt(&mut self, logprobs: &[Option<Logprobs>]) -> Delta {
         let mut delta = Delta::default();
         let Some(echo) = self.echo.clone() else { return delta };
         let from = self.echoed.0;
@@ -154,7 +154,7 @@ impl ChoiceState {
     }
 
     /// A generated token.
-    pub fn token(&mut self, event: &TokenEvent) -> Delta {
+    pub(super) fn token(&mut self, event: &TokenEvent) -> Delta {
         let mut delta = Delta { text: self.rest_of_echo(), ..Delta::default() };
         let offset = if event.is_end {
             self.stream.offset()
@@ -175,7 +175,7 @@ impl ChoiceState {
     }
 
     /// The end of the choice.
-    pub fn finish(&mut self, reason: FinishReason) -> Delta {
+    pub(super) fn finish(&mut self, reason: FinishReason) -> Delta {
         let mut text = self.rest_of_echo();
         text.push_str(&self.stream.finish());
         Delta { text, finish: Some(reason), ..Delta::default() }

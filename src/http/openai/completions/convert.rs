@@ -8,10 +8,11 @@ use tokio::sync::Semaphore;
 use super::assemble::{ChoiceState, Echo, Rules};
 use super::validate::{Checked, DEFAULT_MAX_TOKENS, Prompts};
 use crate::engine::message::{Choice, TokenId};
+use crate::http::openai::body;
 use crate::http::openai::error::{ApiError, ContextLength};
 use crate::text::{ChatMessage, ChatOptions, StopSet, TemplateError, Text};
 
-/// Prompts of more bytes than this are tokenised off the async threads, which serve everybody.
+/// Prompts of more bytes than this are tokenised off the async threads.
 const INLINE_BYTES_MAX: usize = 4_096;
 
 /// Large tokenisations at one time: more would take the cores from the engine.
@@ -19,7 +20,7 @@ static LARGE: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(1));
 
 /// What conversion needs to know of the server.
 #[derive(Debug, Clone)]
-pub struct Setting {
+pub(super) struct Setting {
     pub text: Text,
     pub max_model_len: usize,
     /// Render text prompts as one user turn of the chat template, if the model has one.
@@ -28,7 +29,7 @@ pub struct Setting {
 
 /// A request that is ready for the engine.
 #[derive(Debug)]
-pub struct Prepared {
+pub(super) struct Prepared {
     /// By index: prompt times n, plus sample.
     pub choices: Vec<Choice>,
     pub states: Vec<ChoiceState>,
@@ -46,10 +47,15 @@ struct Tokens {
 }
 
 /// Tokenises, checks against the context, and deals out seeds and samples.
-pub async fn prepare(checked: Checked, setting: Setting, seed: u64) -> Result<Prepared, ApiError> {
+pub(super) async fn prepare(
+    checked: Checked,
+    setting: Setting,
+    seed: u64,
+) -> Result<Prepared, ApiError> {
     let bytes = match &checked.prompts {
+        Prompts::Absent => 0,
         Prompts::Texts(texts) => texts.iter().map(String::len).sum(),
-        _ => 0,
+        Prompts::Ids(lists) => lists.iter().map(|ids| size_of_val(&ids[..])).sum(),
     };
     let work = move || {
         let prompts = tokenise(&checked, &setting)?;
@@ -59,14 +65,11 @@ pub async fn prepare(checked: Checked, setting: Setting, seed: u64) -> Result<Pr
         return work();
     }
     let permit = LARGE.acquire().await.map_err(|_| ApiError::Internal)?;
-    let done = tokio::task::spawn_blocking(move || {
+    body::blocking(move || {
         let _permit = permit;
         work()
-    });
-    done.await.map_err(|error| {
-        tracing::error!(%error, "tokenisation failed");
-        ApiError::Internal
-    })?
+    })
+    .await?
 }
 
 fn tokenise(checked: &Checked, setting: &Setting) -> Result<Vec<Tokens>, ApiError> {

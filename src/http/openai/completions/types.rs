@@ -132,9 +132,24 @@ pub struct Completion<'a> {
     pub model: &'a str,
     pub choices: &'a [ChoiceBody],
     pub system_fingerprint: &'a str,
-    /// Absent, null (in chunks before the last, if usage was asked for), or the usage.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub usage: Option<Option<Usage>>,
+    #[serde(skip_serializing_if = "UsageField::is_absent")]
+    pub usage: UsageField,
+}
+
+/// `usage`, which a stream has only if it was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(untagged)]
+pub enum UsageField {
+    Absent,
+    /// Not yet: a chunk before the last.
+    Null,
+    Tokens(Usage),
+}
+
+impl UsageField {
+    fn is_absent(&self) -> bool {
+        *self == Self::Absent
+    }
 }
 
 /// `object` of answers and chunks.

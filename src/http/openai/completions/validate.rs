@@ -40,7 +40,7 @@ pub enum Prompts {
 }
 
 impl Prompts {
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         match self {
             Self::Absent => 1,
             Self::Texts(texts) => texts.len(),
@@ -51,6 +51,7 @@ impl Prompts {
 
 /// A request within all bounds but the context's, which needs its prompts as tokens.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the wire format")]
 pub struct Checked {
     pub prompts: Prompts,
     /// Samples a prompt, at least 1.
@@ -78,9 +79,9 @@ pub fn validate(mut fields: Fields, bounds: Bounds) -> Result<Checked, ApiError>
     let n = fields.integer("n", 1..=N_MAX)?.unwrap_or(1) as u32;
     check_best_of(&fields, n)?;
     let prompts = prompts(fields.take_input("prompt"), bounds)?;
-    if prompts.len().saturating_mul(n as usize) > FAN_OUT_MAX {
+    if prompts.count().saturating_mul(n as usize) > FAN_OUT_MAX {
         let message =
-            format!("{} prompts times n = {n} is over {FAN_OUT_MAX} - 'prompt'", prompts.len());
+            format!("{} prompts times n = {n} is over {FAN_OUT_MAX} - 'prompt'", prompts.count());
         return Err(ApiError::invalid(message, "prompt"));
     }
     let echo = fields.boolean("echo")?.unwrap_or(false);

@@ -119,7 +119,7 @@ fn retries_are_advised_only_where_they_help() {
     assert_eq!(retry_headers(ApiError::ShuttingDown), some("5", "5000"));
     assert_eq!(retry_headers(ApiError::EngineStalled), some("10", "10000"));
     assert_eq!(retry_headers(limit(Some(Duration::from_millis(1500)))), some("2", "1500"));
-    assert_eq!(retry_headers(limit(Some(Duration::from_secs(900)))), some("60", "60000"));
+    assert_eq!(retry_headers(limit(Some(Duration::from_mins(15)))), some("60", "60000"));
     assert_eq!(retry_headers(limit(None)), never);
     assert_eq!(retry_headers(ApiError::Internal), never);
     assert_eq!(retry_headers(ApiError::Unauthorized), (None, None, None));

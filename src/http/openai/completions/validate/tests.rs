@@ -157,7 +157,7 @@ fn prompts_times_n_has_one_bound() {
     let prompts = |count: usize, n: u32| {
         format!("{{\"prompt\": [{}\"a\"], \"n\": {n}}}", "\"a\",".repeat(count - 1))
     };
-    assert_eq!(ok(&prompts(FAN_OUT_MAX, 1)).prompts.len(), FAN_OUT_MAX);
+    assert_eq!(ok(&prompts(FAN_OUT_MAX, 1)).prompts.count(), FAN_OUT_MAX);
     assert_eq!(refused(&prompts(FAN_OUT_MAX / 2 + 1, 2)).2.as_deref(), Some("prompt"));
     assert_eq!(refused(&prompts(FAN_OUT_MAX + 1, 1)).2.as_deref(), Some("prompt"));
 }
@@ -268,7 +268,7 @@ fn assert_bounded(checked: &Checked) {
     assert!(s.min_tokens as usize <= checked.max_tokens.unwrap_or(DEFAULT_MAX_TOKENS));
     assert!(checked.max_tokens != Some(0) || checked.echo);
     assert!((1..=N_MAX as u32).contains(&checked.n));
-    assert!(checked.prompts.len() * checked.n as usize <= FAN_OUT_MAX);
+    assert!(checked.prompts.count() * checked.n as usize <= FAN_OUT_MAX);
     assert!(checked.stop.len() <= STOPS_MAX);
     assert!(checked.stop.iter().all(|s| !s.is_empty() && s.len() <= STOP_BYTES_MAX));
     if let Prompts::Ids(lists) = &checked.prompts {
