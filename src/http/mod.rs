@@ -3,25 +3,140 @@
 mod access_log;
 pub mod auth;
 mod body;
+mod cors;
+mod drain;
+mod gate;
+mod health;
+mod limits;
+mod listener;
 pub mod metrics;
 pub mod openai;
 mod request_id;
 mod state;
+mod wire;
 
+use std::any::Any;
 use std::io;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use axum::Router;
+use axum::extract::Request;
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
+use http::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue};
+use http::{StatusCode, Uri};
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tower_http::catch_panic::CatchPanicLayer;
 
 pub use auth::Identity;
 pub use metrics::RequestMetrics;
 pub use request_id::RequestId;
 pub use state::{App, Served, Shutdown};
 
+use openai::error::ApiError;
+
+/// How often histograms are emptied into their buckets when nobody scrapes.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+
 /// Serves until `shutdown`, then drains: `/health/ready` turns 503 at once, new requests are refused,
-/// running ones finish within the shutdown timeout and are failed after it. `Err`: the engine could
-/// not go on.
+/// running ones finish within the shutdown timeout and are failed after it. Connections are accepted
+/// to the end, so that probes get their answers. `Err`: the engine could not go on.
 pub async fn serve(listener: TcpListener, app: Arc<App>, shutdown: Shutdown) -> io::Result<()> {
-    drop((listener, app, shutdown));
-    Err(io::Error::other("not built yet"))
+    let closing = CancellationToken::new();
+    let accepting = tokio::spawn(listener::accept(listener, Arc::clone(&app), closing.clone()));
+    let keys = tokio::spawn(crate::keys::watch(Arc::clone(&app.keys)));
+    let upkeep = tokio::spawn(upkeep(app.prometheus.clone()));
+    let outcome = drain::until_over(&app, &shutdown).await;
+    closing.cancel();
+    let _ = accepting.await;
+    keys.abort();
+    upkeep.abort();
+    outcome
 }
+
+async fn upkeep(prometheus: metrics_exporter_prometheus::PrometheusHandle) {
+    loop {
+        tokio::time::sleep(UPKEEP_INTERVAL).await;
+        prometheus.run_upkeep();
+    }
+}
+
+/// All routes, and the layers around them. A request passes these from the last added to the first:
+///
+/// 1. `request_id`: first, so that every answer and every log line has the id.
+/// 2. `access_log`: outside of everything that can refuse, so that refusals are logged and counted.
+/// 3. `headers`: what every answer of the API carries, errors included.
+/// 4. `catch_panic`: a panic in any layer or handler below is a 500 in the error form, and logged.
+/// 5. `cors`: outside of the guard, because a preflight has no key and a 401 must be readable.
+/// 6. `auth`: before the router, so that nothing of which routes exist shows without a key.
+/// 7. `not_allowed`: gives the router's 405 the error form, with the methods that it knows.
+/// 8. the router; around API routes only:
+///    `gate` (before a byte of the body is read: refusals are quick), then `limits`.
+pub(crate) fn router(app: &Arc<App>) -> Router {
+    let api = openai::routes()
+        .route_layer(from_fn_with_state(Arc::clone(app), limits::buffer))
+        .route_layer(from_fn_with_state(Arc::clone(app), gate::pass));
+    let routes = Router::new()
+        .route("/health", get(health::ready))
+        .route("/health/live", get(health::live))
+        .route("/health/ready", get(health::ready))
+        .route("/metrics", get(metrics::render))
+        .route("/version", get(health::version))
+        .merge(api)
+        .layer(from_fn(access_log::note_route))
+        .fallback(unknown)
+        .with_state(Arc::clone(app));
+    // As a service inside another router: layers of a router itself run after its routing.
+    Router::new()
+        .fallback_service(routes)
+        .layer(from_fn(not_allowed))
+        .layer(from_fn_with_state(Arc::clone(app), auth::guard))
+        .layer(from_fn_with_state(Arc::clone(app), cors::allow))
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(from_fn(headers))
+        .layer(from_fn(access_log::log))
+        .layer(from_fn(request_id::assign))
+}
+
+async fn unknown(method: http::Method, uri: Uri) -> ApiError {
+    ApiError::UnknownUrl { method, path: uri.path().to_owned() }
+}
+
+async fn not_allowed(req: Request, next: Next) -> Response {
+    let (method, uri) = (req.method().clone(), req.uri().clone());
+    let response = next.run(req).await;
+    let allow = match response.headers().get(ALLOW) {
+        Some(allow) if response.status() == StatusCode::METHOD_NOT_ALLOWED => allow,
+        _ => return response,
+    };
+    let allow = allow.to_str().unwrap_or_default().replace(',', ", ");
+    ApiError::MethodNotAllowed { method, path: uri.path().to_owned(), allow }.into_response()
+}
+
+/// The panic hook logged where it was.
+#[expect(clippy::needless_pass_by_value, reason = "the layer's signature")]
+fn panicked(_payload: Box<dyn Any + Send + 'static>) -> Response {
+    ApiError::Internal.into_response()
+}
+
+/// What SDKs read from every answer of the API (openai-python 0.28: `response_ms`).
+async fn headers(req: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let mut response = next.run(req).await;
+    let headers = response.headers_mut();
+    if headers.get(CONTENT_TYPE).is_some_and(|t| t.as_bytes().starts_with(b"text/plain")) {
+        // `/metrics`, not the API.
+        return response;
+    }
+    let ms = HeaderValue::from(started.elapsed().as_millis() as u64);
+    headers.insert(HeaderName::from_static("openai-processing-ms"), ms);
+    headers
+        .insert(HeaderName::from_static("openai-version"), HeaderValue::from_static("2020-10-01"));
+    response
+}
+
+#[cfg(test)]
+mod tests;

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::auth::Access;
+use super::limits::BodyBudget;
 use super::metrics::Histograms;
 use super::openai::error::ApiError;
 use crate::config::{AuthConfig, HttpConfig};
@@ -25,6 +26,7 @@ pub struct App {
     pub config: HttpConfig,
     pub keys: Arc<KeyStore>,
     pub(super) access: Access,
+    pub(super) bodies: BodyBudget,
     pub(super) prometheus: PrometheusHandle,
     /// One token for each API request, until the last byte of its answer was handed over.
     pub(super) requests: TaskTracker,
@@ -69,6 +71,7 @@ impl App {
     /// A server without a model yet.
     pub fn new(config: HttpConfig, auth: &AuthConfig, keys: Arc<KeyStore>) -> Arc<Self> {
         Arc::new(Self {
+            bodies: BodyBudget::new(config.max_body_bytes),
             config,
             keys,
             access: Access::new(auth),

@@ -8,7 +8,7 @@ pub mod load;
 mod open;
 
 use crate::backend::{Batch, BlockId};
-pub use open::{Opened, check_backend, open};
+pub use open::{Opened, open};
 
 /// What the engine must know of a model.
 #[derive(Debug, Clone, PartialEq, Eq)]

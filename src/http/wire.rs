@@ -1,0 +1,234 @@
+//! A socket with the patience of a server: a time limit on request heads and on writes that make no
+//! progress, and an end that lets the client read its answer.
+//!
+//! hyper has one limit for what comes before a request, idle time included. A head that dribbles in
+//! should end sooner than a pooled connection that merely waits, hence the limit here. hyper's own
+//! timer is the limit on idleness.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use hyper::body::{Body as _, Frame, Incoming, SizeHint};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep};
+
+use super::body::{Ending, Guarded};
+
+/// How long a closing connection still reads, and throws away, what the client is sending. Closing a
+/// socket with unread bytes resets it, and the client may lose the answer (a 413, a 401) for it.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// What the two ends of hyper tell each other about one connection. They run in one task, so the
+/// order of memory does not matter.
+#[derive(Debug, Default)]
+pub(super) struct Phase {
+    /// A request is being answered.
+    busy: AtomicBool,
+    /// Part of the last request's body has not been read.
+    unread: AtomicBool,
+}
+
+impl Phase {
+    /// A head arrived: wraps the request's body, which tells when it was read to its end.
+    pub(super) fn begin(self: &Arc<Self>, body: Incoming) -> Body {
+        self.busy.store(true, Ordering::Relaxed);
+        self.unread.store(!body.is_end_stream(), Ordering::Relaxed);
+        Body::new(Watched { body, phase: Arc::clone(self) })
+    }
+
+    /// An answer is on its way: wraps its body, which tells when it is over.
+    pub(super) fn answer(self: &Arc<Self>, body: Body) -> Body {
+        Body::new(Guarded::new(body, Answering(Arc::clone(self))))
+    }
+}
+
+struct Answering(Arc<Phase>);
+
+impl Ending for Answering {}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.0.busy.store(false, Ordering::Relaxed);
+    }
+}
+
+/// A request's body.
+struct Watched {
+    body: Incoming,
+    phase: Arc<Phase>,
+}
+
+impl hyper::body::Body for Watched {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if frame.is_none() || self.body.is_end_stream() {
+            self.phase.unread.store(false, Ordering::Relaxed);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A time limit that can be set again and again without an allocation.
+#[derive(Debug)]
+struct Limit {
+    after: Duration,
+    timer: Pin<Box<Sleep>>,
+    armed: bool,
+}
+
+impl Limit {
+    fn new(after: Duration) -> Self {
+        Self { after, timer: Box::pin(sleep(after)), armed: false }
+    }
+
+    fn arm(&mut self) {
+        if !self.armed {
+            self.armed = true;
+            self.timer.as_mut().reset(Instant::now() + self.after);
+        }
+    }
+
+    fn poll_over(&mut self, cx: &mut Context<'_>) -> bool {
+        self.armed && self.timer.as_mut().poll(cx).is_ready()
+    }
+}
+
+/// The socket, as hyper sees it.
+#[derive(Debug)]
+pub(super) struct Wire<S> {
+    stream: S,
+    phase: Arc<Phase>,
+    /// From the first byte of a head to its last; on a new connection, from its beginning.
+    head: Limit,
+    /// Of one write: a client that does not read must not keep its place for ever.
+    write: Limit,
+    linger: Limit,
+    shut: bool,
+}
+
+impl<S> Wire<S> {
+    pub(super) fn new(stream: S, phase: Arc<Phase>, head: Duration, write: Duration) -> Self {
+        let mut head = Limit::new(head);
+        head.arm();
+        Self {
+            stream,
+            phase,
+            head,
+            write: Limit::new(write),
+            linger: Limit::new(LINGER),
+            shut: false,
+        }
+    }
+
+    fn after_write<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.write.armed = false;
+            return written;
+        }
+        self.write.arm();
+        if self.write.poll_over(cx) {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        Poll::Pending
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let before = buf.filled().len();
+        let read = Pin::new(&mut this.stream).poll_read(cx, buf);
+        if this.phase.busy.load(Ordering::Relaxed) {
+            this.head.armed = false;
+            return read;
+        }
+        match read {
+            Poll::Pending if this.head.poll_over(cx) => {
+                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+            }
+            Poll::Ready(Ok(())) if buf.filled().len() > before => {
+                this.head.arm();
+                read
+            }
+            _ => read,
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.after_write(cx, written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, pieces);
+        self.after_write(cx, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if !this.shut {
+            ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+            this.shut = true;
+        }
+        if !this.phase.unread.load(Ordering::Relaxed) {
+            return Poll::Ready(Ok(()));
+        }
+        this.linger.arm();
+        let mut scratch = [0; 4096];
+        loop {
+            if this.linger.poll_over(cx) {
+                return Poll::Ready(Ok(()));
+            }
+            let mut buf = ReadBuf::new(&mut scratch);
+            match ready!(Pin::new(&mut this.stream).poll_read(cx, &mut buf)) {
+                Ok(()) if !buf.filled().is_empty() => {}
+                _ => return Poll::Ready(Ok(())),
+            }
+        }
+    }
+}
