@@ -10,12 +10,18 @@ use super::{Failure, Outcome};
 pub(crate) struct Options {
     /// The model, as `serve` would get it
     model: Option<String>,
+    /// Print a configuration file with every key at its default, as comments, instead
+    #[arg(long)]
+    template: bool,
     #[command(flatten)]
     flags: Flags,
 }
 
 /// Prints TOML with comments, or every fault.
 pub(crate) fn run(options: Options) -> Outcome {
+    if options.template {
+        return print(&settings::template()).map_err(|e| Failure::runtime(e.to_string()));
+    }
     let layers = Layers::read(&options.flags.with_model(options.model));
     let config = settings::config(&layers).map_err(Failure::Usage)?;
     print(&settings::effective(&layers)).map_err(|e| Failure::runtime(e.to_string()))?;

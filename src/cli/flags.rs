@@ -1,5 +1,6 @@
 //! The options of `serve` as clap arguments, made from the table of settings.
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
@@ -28,7 +29,7 @@ fn options() -> impl Iterator<Item = &'static Setting> {
 fn option(setting: &'static Setting) -> Arg {
     let mut help = format!("{} [env: {}", setting.help, setting.variable());
     if !setting.default.is_empty() && setting.form != Form::Switch {
-        help.push_str(&format!("] [default: {}", setting.default));
+        let _ = write!(help, "] [default: {}", setting.default);
     }
     help.push(']');
     let arg = Arg::new(setting.name).long(setting.name).help(help).action(ArgAction::Set);

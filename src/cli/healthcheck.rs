@@ -15,7 +15,7 @@ const MAX_ANSWER_BYTES: u64 = 16 * 1024;
 /// Options of the command.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// The server's URL [default: the address of MILLRACE_HOST and MILLRACE_PORT]
+    /// The server's URL [default: where `serve` would listen]
     #[arg(long, value_name = "URL")]
     url: Option<String>,
 }

@@ -4,7 +4,7 @@ mod check_config;
 mod flags;
 mod healthcheck;
 mod keys;
-mod output;
+pub(crate) mod output;
 pub(crate) mod pull;
 mod serve;
 mod settings;

@@ -10,7 +10,8 @@ const MAX_CHARS: usize = 400;
 /// A line on stderr, for people.
 pub(crate) fn say(line: &str) {
     // Nobody is left to be told of a stderr that does not work.
-    let _ = writeln!(io::stderr(), "{line}");
+    // One write, so that lines of two threads do not mix.
+    let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
 }
 
 /// Text on stdout, for scripts.

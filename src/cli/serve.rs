@@ -2,15 +2,20 @@
 //! [`crate::run`].
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use super::flags::Flags;
-use super::output::say;
 use super::settings::{self, Layers};
 use super::{Failure, Outcome, source};
 use crate::config::{AuthConfig, Config};
+use crate::http::Shutdown;
+use crate::keys::KeyError;
 
 /// Workers of the runtime. Requests cost it little; the cores belong to the engine.
 const HTTP_THREADS: usize = 2;
+
+/// What a second signal leaves for telling clients why.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 const LOCKED_OUT: &str = "no keys, so nobody could use the server. There are three ways:
   --api-key-file FILE      with keys from `millrace keys add NAME --file FILE`
@@ -21,7 +26,7 @@ const LOCKED_OUT: &str = "no keys, so nobody could use the server. There are thr
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
     /// A .gguf file (also relative to the model folder) or a name of `millrace pull --list`
-    /// [env: MILLRACE_MODEL] [default: smollm2-135m-instruct]
+    /// [env: `MILLRACE_MODEL`] [default: `smollm2-135m-instruct`]
     model: Option<String>,
     #[command(flatten)]
     flags: Flags,
@@ -40,6 +45,8 @@ pub(crate) fn run(options: Options) -> Outcome {
         return Err(Failure::Refusal(LOCKED_OUT));
     }
     source::resolve(&config)?;
+    let log = crate::telemetry::logs::init(&config.log);
+    let log = log.map_err(|e| Failure::runtime(format!("cannot start logging: {e}")))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(HTTP_THREADS)
         .thread_name("http")
@@ -49,50 +56,88 @@ pub(crate) fn run(options: Options) -> Outcome {
     let outcome = runtime.block_on(listen_and_run(config));
     // A thread that still loads, or an engine that hangs, must not keep the process from ending.
     runtime.shutdown_background();
+    // The log's last lines come before the reason for the end.
+    drop(log);
     outcome
 }
 
 async fn listen_and_run(config: Config) -> Outcome {
+    // First, so that a signal from here on is never the death of a process that could clean up.
+    let mut signals = Signals::new()
+        .map_err(|e| Failure::runtime(format!("cannot handle signals: {e}")))?;
     let address = SocketAddr::new(config.http.host, config.http.port);
     let listener = tokio::net::TcpListener::bind(address)
         .await
         .map_err(|e| Failure::runtime(format!("cannot listen on {address}: {e}")))?;
-    let shutdown = async {
-        signal().await;
-        say("stopping: running requests may finish; a second signal ends at once");
-        tokio::spawn(async {
-            signal().await;
-            end_at_once();
-        });
-    };
-    crate::run(config, listener, shutdown).await.map_err(|e| Failure::runtime(format!("{e:#}")))
+    let shutdown = Shutdown::default();
+    let tokens = shutdown.clone();
+    tokio::spawn(async move {
+        signals.next().await;
+        tracing::info!("stopping: running requests may finish; a second signal ends at once");
+        tokens.drain.cancel();
+        signals.next().await;
+        tokens.now.cancel();
+        tokio::time::sleep(LAST_WORDS).await;
+        end_at_once();
+    });
+    crate::run(config, listener, shutdown).await.map_err(explain)
 }
 
-/// Does what a second signal asks for.
+/// One line for whatever ended the server, and the exit code that goes with it.
+fn explain(e: anyhow::Error) -> Failure {
+    match e.downcast::<Failure>() {
+        Ok(failure) => failure,
+        Err(e) if e.is::<KeyError>() => Failure::usage(e.to_string()),
+        Err(e) => Failure::runtime(format!("{e:#}")),
+    }
+}
+
+/// Does what a second signal asks for, if the orderly way took too long.
 #[expect(clippy::exit, reason = "whoever signals twice wants no destructor to be waited for")]
 fn end_at_once() {
     std::process::exit(1);
 }
 
-/// Waits for SIGINT or SIGTERM.
-pub(crate) async fn signal() {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                () = interrupt() => {}
-            }
-            return;
-        }
-    }
-    interrupt().await;
+/// SIGINT and SIGTERM, from when it was made.
+#[cfg(unix)]
+pub(crate) struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
 }
 
-async fn interrupt() {
-    if tokio::signal::ctrl_c().await.is_err() {
-        // No handler could be set, so the signal does what it does by default: ends the process.
-        std::future::pending::<()>().await;
+#[cfg(unix)]
+impl Signals {
+    /// Inside a runtime.
+    pub(crate) fn new() -> std::io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    /// Waits for the next of either.
+    pub(crate) async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+/// Ctrl-C.
+#[cfg(not(unix))]
+pub(crate) struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    pub(crate) fn new() -> std::io::Result<Self> {
+        Ok(Self)
+    }
+
+    pub(crate) async fn next(&mut self) {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 }

@@ -4,8 +4,9 @@
 //! within one file system) by whoever holds the model's lock. A run that was killed leaves that hidden
 //! folder; the next one holds the lock, so it knows that nobody uses it, and removes it.
 
+use std::fmt::Write as _;
 use std::fs::{self, File, TryLockError};
-use std::io::{Read, Write};
+use std::io::{Read, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -148,6 +149,10 @@ fn hash_of(path: &Path, interrupt: &Interrupt) -> Result<String, PullError> {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
+/// Lower-case hexadecimal.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut out, byte| {
+        let _ = write!(out, "{byte:02x}");
+        out
+    })
 }

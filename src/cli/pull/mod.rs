@@ -11,9 +11,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::output::{print, say};
+use super::serve::Signals;
 use super::settings::{self, CommandLine, Layers, Setting, nearest};
 use super::{Failure, Outcome};
-pub(crate) use fetch::{fetch, present};
+pub(crate) use fetch::{fetch, hex, present};
 pub(crate) use table::{BUILT_IN, BuiltIn, by_name};
 
 /// Options of the command.
@@ -24,13 +25,13 @@ pub(crate) struct Options {
     /// Show the built-in names and where they come from
     #[arg(long)]
     list: bool,
-    /// Where to put it [env: MILLRACE_MODEL_DIR] [default: millrace/models in the user's cache folder]
+    /// Where to put it [env: `MILLRACE_MODEL_DIR`] [default: `millrace/models` in the user's cache folder]
     #[arg(long, value_name = "DIR")]
     model_dir: Option<String>,
-    /// Never open a connection [env: MILLRACE_OFFLINE]
+    /// Never open a connection [env: `MILLRACE_OFFLINE`]
     #[arg(long)]
     offline: bool,
-    /// The configuration file [env: MILLRACE_CONFIG] [default: config/millrace.toml if present]
+    /// The configuration file [env: `MILLRACE_CONFIG`] [default: `config/millrace.toml` if present]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
@@ -131,17 +132,25 @@ fn list() -> String {
     out
 }
 
-/// SIGINT and SIGTERM set `interrupt`. Where no runtime can be made they end the process as usual,
-/// and the next pull cleans up.
+/// SIGINT and SIGTERM set `interrupt` from here on. Where that cannot be arranged they end the process
+/// as usual, and the next pull cleans up.
 fn on_signal(interrupt: &Interrupt) {
     let interrupt = interrupt.clone();
-    let wait = move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        if let Ok(runtime) = runtime {
-            runtime.block_on(super::serve::signal());
-            interrupt.set();
-        }
+    let (arranged, wait) = std::sync::mpsc::channel();
+    let watch = move || {
+        let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
+            return;
+        };
+        runtime.block_on(async {
+            if let Ok(mut signals) = Signals::new() {
+                let _ = arranged.send(());
+                signals.next().await;
+                interrupt.set();
+            }
+        });
     };
-    // Detached: it ends with the process.
-    drop(std::thread::Builder::new().name("signals".to_owned()).spawn(wait));
+    if std::thread::Builder::new().name("signals".to_owned()).spawn(watch).is_ok() {
+        // An error is a thread that gave up, which is as good as an answer.
+        let _ = wait.recv();
+    }
 }

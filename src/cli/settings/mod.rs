@@ -16,9 +16,7 @@ mod values;
 pub(crate) use build::default_key_file;
 pub(crate) use layers::{CommandLine, Layers, PYTHON_VARIABLE};
 pub(crate) use nearest::nearest;
-pub(crate) use show::effective;
-#[cfg(test)]
-pub(crate) use show::template;
+pub(crate) use show::{effective, template};
 pub(crate) use table::{ALL, Form, Setting};
 
 use std::net::IpAddr;

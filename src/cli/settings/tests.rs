@@ -214,7 +214,7 @@ fn what_check_config_prints_is_a_configuration_that_means_the_same() {
 
 #[test]
 fn each_setting_has_a_sentence_and_no_two_share_a_name() {
-    let mut names: Vec<_> = ALL.iter().map(|s| s.key()).collect();
+    let mut names: Vec<_> = ALL.iter().map(Setting::key).collect();
     names.sort();
     names.dedup();
     assert_eq!(names.len(), ALL.len());

@@ -1,0 +1,159 @@
+//! What the server says when it starts: for people, or, with JSON logs, as two events of the log.
+
+use std::fmt::Write as _;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::atomic::Ordering;
+
+use super::load::Loaded;
+use crate::backend::{BLOCK_TOKENS, KvDtype};
+use crate::cli::output::say;
+use crate::config::{AuthConfig, Config};
+
+/// The tutorial's own name, in the example where it is served.
+const EXAMPLE_NAME: &str = "text-davinci-002";
+
+/// The port is open.
+pub(super) fn listening(config: &Config, address: SocketAddr) {
+    let line = format!("listening on http://{address}, loading {}", config.model);
+    if config.log.json {
+        tracing::info!("{line}");
+    } else {
+        say(&line);
+    }
+}
+
+/// The model is there.
+pub(super) fn ready(config: &Config, address: SocketAddr, loaded: &Loaded) {
+    let facts = Facts::of(config, address, loaded);
+    if facts.kv_tokens < loaded.served.max_model_len {
+        tracing::warn!(
+            kv_tokens = facts.kv_tokens,
+            max_model_len = loaded.served.max_model_len,
+            "the KV cache is smaller than one full context: longer requests will be refused"
+        );
+    }
+    for name in config.names.instruct.iter().filter(|n| !loaded.served.names.contains(n)) {
+        // The defaults name aliases that a server with names of its own does not have.
+        tracing::debug!(name, "an instruct name is not served");
+    }
+    if config.log.json {
+        facts.log();
+    } else {
+        say(&facts.text());
+    }
+}
+
+/// What both forms of the banner say.
+struct Facts {
+    base: String,
+    model: String,
+    example: String,
+    context: String,
+    device: String,
+    kv_tokens: usize,
+    kv_cache: String,
+    keys: String,
+    open: bool,
+}
+
+impl Facts {
+    fn of(config: &Config, address: SocketAddr, loaded: &Loaded) -> Self {
+        let served = &loaded.served;
+        let blocks = served.engine.stats().kv_blocks_total.load(Ordering::Relaxed);
+        // The engine may not have had its first moment yet.
+        let blocks = if blocks == 0 { served.engine.spec().kv_blocks } else { blocks };
+        let kv_tokens = blocks * BLOCK_TOKENS;
+        let kv_bytes = blocks as u64 * served.engine.kv_block_bytes() as u64;
+        let dtype = match config.engine.kv_cache_dtype {
+            KvDtype::F16 => "f16",
+            KvDtype::F32 => "f32",
+        };
+        let own = served.names.first().cloned().unwrap_or_default();
+        let example = served.names.iter().find(|n| *n == EXAMPLE_NAME).unwrap_or(&own).clone();
+        let full = kv_tokens as f64 / served.max_model_len.max(1) as f64;
+        Self {
+            base: format!("http://{}", reachable(address)),
+            model: format!("{own} ({}, {}, {})", loaded.arch, loaded.quantization, size(loaded.bytes)),
+            example,
+            context: format!("{} tokens", served.max_model_len),
+            device: served.engine.device().to_owned(),
+            kv_tokens,
+            kv_cache: format!(
+                "{kv_tokens} tokens ({}, {dtype}): {full:.1} sequences at full context",
+                size(kv_bytes)
+            ),
+            keys: keys(&config.auth),
+            open: config.auth.allow_unauthenticated,
+        }
+    }
+
+    fn log(&self) {
+        tracing::info!(
+            url = %self.base, model = %self.model, context = %self.context, device = %self.device,
+            kv_cache = %self.kv_cache, keys = %self.keys, "ready to serve"
+        );
+    }
+
+    fn text(&self) -> String {
+        let Self { base, model, example, context, device, kv_cache, keys, .. } = self;
+        let mut out = format!("\nmillrace {} is ready to serve\n\n", env!("CARGO_PKG_VERSION"));
+        for (name, value) in [
+            ("url", &format!("{base}/v1")),
+            ("model", model),
+            ("context", context),
+            ("device", device),
+            ("kv cache", kv_cache),
+            ("keys", keys),
+        ] {
+            let _ = writeln!(out, "  {name:<9}{value}");
+        }
+        let (curl, python) = if self.open {
+            (String::new(), "\"none\"".to_owned())
+        } else {
+            out.push_str("\nwith your key in MILLRACE_API_KEY:\n");
+            let header = " -H \"Authorization: Bearer $MILLRACE_API_KEY\"".to_owned();
+            (header, "os.environ[\"MILLRACE_API_KEY\"]".to_owned())
+        };
+        let import = if self.open { "" } else { "import os; " };
+        let prompt = "Tell me a story about a robot.";
+        let _ = write!(
+            out,
+            "\n  curl {base}/v1/completions{curl} -H \"Content-Type: application/json\" \
+             -d '{{\"model\": \"{example}\", \"prompt\": \"{prompt}\", \"max_tokens\": 150}}'\n\n  \
+             python3 -c '{import}from openai import OpenAI; client = OpenAI(base_url=\"{base}/v1\", \
+             api_key={python}); print(client.completions.create(model=\"{example}\", \
+             prompt=\"{prompt}\", max_tokens=150).choices[0].text)'\n"
+        );
+        out
+    }
+}
+
+fn keys(auth: &AuthConfig) -> String {
+    let mut from = Vec::new();
+    if let Some(path) = &auth.api_key_file {
+        from.push(path.display().to_string());
+    }
+    if auth.env_key_digest.is_some() {
+        from.push("MILLRACE_API_KEY".to_owned());
+    }
+    match (auth.allow_unauthenticated, auth.i_know_this_is_open) {
+        (true, true) => "none asked for: OPEN to everybody who reaches the port".to_owned(),
+        (true, false) => "none asked for: open to everybody on this machine".to_owned(),
+        _ => format!("from {}", from.join(" and ")),
+    }
+}
+
+/// An address that a client here can use: "every address" is reached by loopback.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+fn size(bytes: u64) -> String {
+    let mib = bytes as f64 / f64::from(1 << 20);
+    if mib < 1024.0 { format!("{mib:.0} MiB") } else { format!("{:.1} GiB", mib / 1024.0) }
+}

@@ -1,0 +1,149 @@
+//! From the configuration to a running engine and what is said of it.
+
+use std::path::Path;
+use std::time::SystemTime;
+
+use anyhow::Context as _;
+use sha2::{Digest, Sha256};
+
+use crate::cli::pull::{self, BUILT_IN, Interrupt};
+use crate::cli::source::{ModelSource, resolve};
+use crate::config::{Config, LEGACY_NAMES, NamesConfig};
+use crate::engine;
+use crate::http::Served;
+use crate::model::{self, Model};
+use crate::text::Text;
+
+/// Of the hash: enough to tell two servers apart.
+const FINGERPRINT_BYTES: usize = 6;
+
+/// A served model, and what only the banner says of it.
+pub(super) struct Loaded {
+    pub(super) served: Served,
+    pub(super) arch: String,
+    pub(super) quantization: String,
+    /// Of the file.
+    pub(super) bytes: u64,
+}
+
+/// A model that is open but not served yet.
+struct Opened {
+    model: Box<dyn Model>,
+    text: Text,
+    name: String,
+    arch: String,
+    quantization: String,
+    digest: String,
+    bytes: u64,
+}
+
+/// Fetches the model if it must, loads it, and starts the engine. Blocks for as long as that takes.
+pub(super) fn load(config: &Config, interrupt: &Interrupt) -> anyhow::Result<Loaded> {
+    let opened = match resolve(config)? {
+        ModelSource::File(path) => open_file(config, &path)?,
+        ModelSource::Fetch(built_in) => {
+            tracing::info!(model = built_in.name, from = built_in.requirement, "fetching");
+            open_file(config, &pull::fetch(built_in, &config.model_dir, interrupt)?)?
+        }
+        #[cfg(feature = "fake-model")]
+        ModelSource::Fake(spec) => open_fake(&spec)?,
+    };
+    let fingerprint = fingerprint(&opened);
+    let engine = engine::spawn(opened.model, engine::Settings::from(&config.engine))
+        .context("cannot start the engine's thread")?;
+    let names = served_names(&config.names, opened.name);
+    let context = engine.spec().max_context;
+    let served = Served {
+        max_model_len: config.engine.max_model_len.map_or(context, |len| len.min(context)),
+        engine,
+        text: opened.text,
+        instruct: names.iter().filter(|n| config.names.instruct.contains(*n)).cloned().collect(),
+        names,
+        fingerprint,
+        created_s: SystemTime::UNIX_EPOCH.elapsed().map_or(0, |t| t.as_secs()),
+        server_seed: config.engine.seed,
+    };
+    Ok(Loaded {
+        served,
+        arch: opened.arch,
+        quantization: opened.quantization,
+        bytes: opened.bytes,
+    })
+}
+
+fn open_file(config: &Config, path: &Path) -> anyhow::Result<Opened> {
+    let opened = model::open(path, &config.backend, &config.engine)?;
+    let text = Text::from_gguf(&opened.metadata).with_context(|| path.display().to_string())?;
+    Ok(Opened {
+        model: opened.model,
+        text,
+        name: own_name(path),
+        arch: opened.arch,
+        quantization: opened.quantization,
+        digest: opened.file_digest,
+        bytes: opened.load_bytes,
+    })
+}
+
+#[cfg(feature = "fake-model")]
+fn open_fake(spec: &str) -> anyhow::Result<Opened> {
+    let model = model::fake::open(spec).map_err(anyhow::Error::msg)?;
+    Ok(Opened {
+        text: Text::fake(model.spec().vocab),
+        model: Box::new(model),
+        name: "fake".to_owned(),
+        arch: "fake".to_owned(),
+        quantization: "none".to_owned(),
+        digest: spec.to_owned(),
+        bytes: 0,
+    })
+}
+
+/// The built-in model's name, else that of the file without its ending. What a file calls itself
+/// (`general.name`) is often the name of a training run.
+fn own_name(path: &Path) -> String {
+    let file = path.file_name().unwrap_or_default();
+    if let Some(built_in) = BUILT_IN.iter().find(|m| file == m.file) {
+        return built_in.name.to_owned();
+    }
+    path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+fn served_names(names: &NamesConfig, own: String) -> Vec<String> {
+    if !names.served.is_empty() {
+        return names.served.clone();
+    }
+    std::iter::once(own).chain(LEGACY_NAMES.map(str::to_owned)).collect()
+}
+
+/// Equal for servers that answer the same request with the same bits.
+fn fingerprint(opened: &Opened) -> String {
+    let device = opened.model.device();
+    let version = env!("CARGO_PKG_VERSION");
+    let mut hash = Sha256::new();
+    for part in [&opened.digest, &opened.quantization, &device, version] {
+        hash.update(part.as_bytes());
+        // No two lists of parts run together the same way.
+        hash.update([0]);
+    }
+    format!("fp_{}", pull::hex(&hash.finalize()[..FINGERPRINT_BYTES]))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn names_are_the_models_own_and_openais_unless_some_are_set() {
+        let mut names = NamesConfig { served: Vec::new(), instruct: BTreeSet::new() };
+        let all = served_names(&names, own_name(Path::new("/m/Qwen2.5-Q4_K_M.gguf")));
+        assert_eq!(all[0], "Qwen2.5-Q4_K_M");
+        assert_eq!(all[1..], LEGACY_NAMES);
+        names.served = vec!["x".to_owned()];
+        assert_eq!(served_names(&names, "y".to_owned()), ["x"]);
+        let built_in = own_name(Path::new("/m/SmolLM2-135M-Instruct.Q4_1.gguf"));
+        assert_eq!(built_in, "smollm2-135m-instruct");
+    }
+}

@@ -1,0 +1,63 @@
+//! The glue: starts HTTP, loads the model behind it, starts the engine, and ends all of it in order.
+
+mod banner;
+mod load;
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+use tokio::task::JoinError;
+
+use crate::cli::pull::Interrupt;
+use crate::config::Config;
+use crate::http::{self, App, Shutdown};
+use crate::keys::KeyStore;
+
+/// Serves `config.model` on `listener` until `shutdown` says to end and running requests have ended.
+///
+/// The port answers at once: while the model is loading, as a server that is alive and not ready.
+///
+/// # Errors
+/// The keys or the model cannot be loaded, or the engine could not go on.
+pub async fn run(config: Config, listener: TcpListener, shutdown: Shutdown) -> anyhow::Result<()> {
+    let address = listener.local_addr().context("cannot tell the bound address")?;
+    let auth = &config.auth;
+    let keys = KeyStore::open(auth.api_key_file.clone(), auth.env_key_digest)?;
+    let app = App::new(config.http.clone(), auth, keys);
+    banner::listening(&config, address);
+    let mut http = tokio::spawn(http::serve(listener, Arc::clone(&app), shutdown));
+
+    let interrupt = Interrupt::default();
+    let loading = {
+        let (config, interrupt) = (config.clone(), interrupt.clone());
+        tokio::task::spawn_blocking(move || load::load(&config, &interrupt))
+    };
+    tokio::select! {
+        loaded = loading => match loaded.map_err(panicked).and_then(|loaded| loaded) {
+            Ok(loaded) => {
+                banner::ready(&config, address, &loaded);
+                app.set_served(loaded.served);
+                ended(http.await)
+            }
+            Err(e) => {
+                http.abort();
+                Err(e)
+            }
+        },
+        // Told to end before there was a model. Loading cannot be stopped, but fetching can.
+        end = &mut http => {
+            interrupt.set();
+            ended(end)
+        }
+    }
+}
+
+fn ended(outcome: Result<std::io::Result<()>, JoinError>) -> anyhow::Result<()> {
+    Ok(outcome.map_err(panicked)??)
+}
+
+/// The panic itself is in the log already, by its place.
+fn panicked(_: JoinError) -> anyhow::Error {
+    anyhow::anyhow!("a fault of this program, not of its input: see the log above")
+}

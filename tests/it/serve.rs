@@ -1,0 +1,110 @@
+//! The server's life: start, readiness, signals, and what it says of itself.
+
+use std::process::Command;
+
+use rustix::process::Signal;
+use serde_json::json;
+
+use crate::support::{FAKE, KEY, Server, millrace};
+
+#[test]
+fn it_is_live_while_it_loads_and_ready_afterwards() {
+    let server = Server::spawn("fake:load_ms=700", &[]);
+    assert_eq!(server.get_public("/health/live").status, 200);
+    assert_eq!(server.get_public("/health/ready").status, 503);
+    let refused = server.post("/v1/completions", &json!({"model": "fake", "prompt": "a"}));
+    assert_eq!(refused.status, 503);
+    assert_eq!(refused.json()["error"]["code"], "model_loading");
+    assert!(refused.headers.contains_key("retry-after"));
+    server.wait_ready();
+    assert_eq!(server.get_public("/health/ready").status, 200);
+    let check = ["healthcheck", "--url", &server.url("")];
+    assert!(millrace(server.home.path()).args(check).status().unwrap().success());
+}
+
+#[test]
+fn the_banner_says_what_is_served_and_how_to_use_it() {
+    let server = Server::start(FAKE, &["--kv-cache-memory", "64MiB"]);
+    let log = server.log();
+    for part in [&server.url("/v1"), "fake", "tokens", "MILLRACE_API_KEY", "curl ", "OpenAI("] {
+        assert!(log.contains(part), "{part} not in\n{log}");
+    }
+    assert!(!log.contains(KEY));
+}
+
+#[test]
+fn its_curl_line_works_when_pasted() {
+    let server = Server::start(FAKE, &[]);
+    server.wait_log("curl ");
+    let log = server.log();
+    let line = log.lines().find(|l| l.trim().starts_with("curl ")).unwrap();
+    let out = Command::new("sh").arg("-c").arg(line).env("MILLRACE_API_KEY", KEY).output().unwrap();
+    let answer: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+    assert_eq!(answer["object"], "text_completion", "{answer}");
+}
+
+#[test]
+fn with_json_logs_every_line_is_json() {
+    let server = Server::start(FAKE, &["--log-format", "json"]);
+    assert_eq!(server.get("/v1/models").status, 200);
+    for line in server.log().lines() {
+        let event: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert!(event["level"].is_string(), "{line}");
+    }
+}
+
+#[test]
+fn a_signal_while_it_loads_or_idles_ends_it_with_0() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let mut server = Server::spawn("fake:load_ms=60000", &[]);
+        server.signal(signal);
+        assert_eq!(server.wait().code(), Some(0), "{}", server.log());
+        let mut server = Server::start(FAKE, &[]);
+        server.signal(signal);
+        assert_eq!(server.wait().code(), Some(0), "{}", server.log());
+    }
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let mut server = Server::start("fake:fault=hang@1", &["--shutdown-timeout-s", "3600"]);
+    let mut socket = server.connect();
+    let request = server.post_text("/v1/completions", r#"{"model": "fake", "prompt": "a"}"#);
+    std::io::Write::write_all(&mut socket, request.as_bytes()).unwrap();
+    server.signal(Signal::TERM);
+    server.wait_log("stopping");
+    server.signal(Signal::TERM);
+    server.wait();
+}
+
+#[test]
+fn keys_of_a_file_that_is_open_to_all_are_refused() {
+    use std::os::unix::fs::PermissionsExt;
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("k.toml");
+    let add = ["keys", "add", "a", "--file", "k.toml"];
+    assert!(millrace(home.path()).args(add).output().unwrap().status.success());
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let serve = ["serve", FAKE, "--port", "0", "--api-key-file", "k.toml"];
+    let out = millrace(home.path()).args(serve).output().unwrap();
+    assert_eq!(out.status.code(), Some(2));
+    let err = String::from_utf8(out.stderr).unwrap();
+    assert!(err.lines().any(|l| l.starts_with("error: ") && l.contains("k.toml")), "{err}");
+}
+
+#[test]
+fn a_key_from_keys_add_opens_the_door() {
+    let home = tempfile::tempdir().unwrap();
+    let add = ["keys", "add", "a", "--file", "k.toml"];
+    let out = millrace(home.path()).args(add).output().unwrap();
+    let secret = String::from_utf8(out.stdout).unwrap();
+    let file = home.path().join("k.toml");
+    let server = Server::spawn_with(FAKE, &["--api-key-file", file.to_str().unwrap()], |_| {});
+    server.wait_ready();
+    let ask = |key: &str| {
+        let head = format!("GET /v1/models HTTP/1.1\r\nHost: {}\r\n", server.address());
+        server.ask(&format!("{head}Authorization: Bearer {key}\r\nConnection: close\r\n\r\n")).status
+    };
+    assert_eq!(ask(secret.trim()), 200);
+    assert_eq!(ask(KEY), 401);
+}
