@@ -63,8 +63,8 @@ pub(crate) fn run(options: Options) -> Outcome {
 
 async fn listen_and_run(config: Config) -> Outcome {
     // First, so that a signal from here on is never the death of a process that could clean up.
-    let mut signals = Signals::new()
-        .map_err(|e| Failure::runtime(format!("cannot handle signals: {e}")))?;
+    let mut signals =
+        Signals::new().map_err(|e| Failure::runtime(format!("cannot handle signals: {e}")))?;
     let address = SocketAddr::new(config.http.host, config.http.port);
     let listener = tokio::net::TcpListener::bind(address)
         .await

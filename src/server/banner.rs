@@ -22,33 +22,12 @@ pub(super) fn listening(config: &Config, address: SocketAddr) {
     }
 }
 
-/// The model is there.
-pub(super) fn ready(config: &Config, address: SocketAddr, loaded: &Loaded) {
-    let facts = Facts::of(config, address, loaded);
-    if facts.kv_tokens < loaded.served.max_model_len {
-        tracing::warn!(
-            kv_tokens = facts.kv_tokens,
-            max_model_len = loaded.served.max_model_len,
-            "the KV cache is smaller than one full context: longer requests will be refused"
-        );
-    }
-    for name in config.names.instruct.iter().filter(|n| !loaded.served.names.contains(n)) {
-        // The defaults name aliases that a server with names of its own does not have.
-        tracing::debug!(name, "an instruct name is not served");
-    }
-    if config.log.json {
-        facts.log();
-    } else {
-        say(&facts.text());
-    }
-}
-
 /// What both forms of the banner say.
-struct Facts {
+pub(super) struct Facts {
     base: String,
     model: String,
     example: String,
-    context: String,
+    context: usize,
     device: String,
     kv_tokens: usize,
     kv_cache: String,
@@ -57,7 +36,7 @@ struct Facts {
 }
 
 impl Facts {
-    fn of(config: &Config, address: SocketAddr, loaded: &Loaded) -> Self {
+    pub(super) fn of(config: &Config, address: SocketAddr, loaded: &Loaded) -> Self {
         let served = &loaded.served;
         let blocks = served.engine.stats().kv_blocks_total.load(Ordering::Relaxed);
         // The engine may not have had its first moment yet.
@@ -73,9 +52,14 @@ impl Facts {
         let full = kv_tokens as f64 / served.max_model_len.max(1) as f64;
         Self {
             base: format!("http://{}", reachable(address)),
-            model: format!("{own} ({}, {}, {})", loaded.arch, loaded.quantization, size(loaded.bytes)),
+            model: format!(
+                "{own} ({}, {}, {})",
+                loaded.arch,
+                loaded.quantization,
+                size(loaded.bytes)
+            ),
             example,
-            context: format!("{} tokens", served.max_model_len),
+            context: served.max_model_len,
             device: served.engine.device().to_owned(),
             kv_tokens,
             kv_cache: format!(
@@ -87,9 +71,25 @@ impl Facts {
         }
     }
 
+    /// The model is there: says so, and what it costs and gives.
+    pub(super) fn show(&self, json: bool) {
+        if self.kv_tokens < self.context {
+            tracing::warn!(
+                kv_tokens = self.kv_tokens,
+                context = self.context,
+                "the KV cache is smaller than one full context: what cannot fit will be refused"
+            );
+        }
+        if json {
+            self.log();
+        } else {
+            say(&self.text());
+        }
+    }
+
     fn log(&self) {
         tracing::info!(
-            url = %self.base, model = %self.model, context = %self.context, device = %self.device,
+            url = %self.base, model = %self.model, context = self.context, device = %self.device,
             kv_cache = %self.kv_cache, keys = %self.keys, "ready to serve"
         );
     }
@@ -100,7 +100,7 @@ impl Facts {
         for (name, value) in [
             ("url", &format!("{base}/v1")),
             ("model", model),
-            ("context", context),
+            ("context", &format!("{context} tokens")),
             ("device", device),
             ("kv cache", kv_cache),
             ("keys", keys),

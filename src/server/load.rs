@@ -63,12 +63,7 @@ pub(super) fn load(config: &Config, interrupt: &Interrupt) -> anyhow::Result<Loa
         created_s: SystemTime::UNIX_EPOCH.elapsed().map_or(0, |t| t.as_secs()),
         server_seed: config.engine.seed,
     };
-    Ok(Loaded {
-        served,
-        arch: opened.arch,
-        quantization: opened.quantization,
-        bytes: opened.bytes,
-    })
+    Ok(Loaded { served, arch: opened.arch, quantization: opened.quantization, bytes: opened.bytes })
 }
 
 fn open_file(config: &Config, path: &Path) -> anyhow::Result<Opened> {

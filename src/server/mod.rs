@@ -9,6 +9,8 @@ use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tokio::task::JoinError;
 
+use banner::Facts;
+
 use crate::cli::pull::Interrupt;
 use crate::config::Config;
 use crate::http::{self, App, Shutdown};
@@ -36,8 +38,10 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: Shutdown) -> a
     tokio::select! {
         loaded = loading => match loaded.map_err(panicked).and_then(|loaded| loaded) {
             Ok(loaded) => {
-                banner::ready(&config, address, &loaded);
+                let facts = Facts::of(&config, address, &loaded);
                 app.set_served(loaded.served);
+                // Only now: whoever reads "ready" may ask at once.
+                facts.show(config.log.json);
                 ended(http.await)
             }
             Err(e) => {

@@ -21,7 +21,9 @@ fn run(home: &TempDir, args: &[&str]) -> (i32, String, String) {
 #[test]
 fn wrong_usage_is_2_and_help_is_0() {
     let home = tempdir().unwrap();
-    for args in [&[][..], &["serv"], &["serve", "--prot", "1"], &["keys", "add"], &["serve", "a", "b"]] {
+    for args in
+        [&[][..], &["serv"], &["serve", "--prot", "1"], &["keys", "add"], &["serve", "a", "b"]]
+    {
         let (code, out, err) = run(&home, args);
         assert_eq!((code, out.as_str()), (2, ""), "{args:?}");
         assert!(!err.is_empty() && !err.contains("panicked"), "{err}");
@@ -91,7 +93,8 @@ fn serve_without_keys_names_the_three_ways() {
     for way in ["--api-key-file", "MILLRACE_API_KEY", "--allow-unauthenticated"] {
         assert!(err.contains(way), "{err}");
     }
-    let (code, _, err) = run(&home, &["serve", FAKE, "--allow-unauthenticated", "--host", "0.0.0.0"]);
+    let (code, _, err) =
+        run(&home, &["serve", FAKE, "--allow-unauthenticated", "--host", "0.0.0.0"]);
     assert_eq!(code, 2);
     assert!(err.contains("i-know-this-is-open"), "{err}");
 }
@@ -173,7 +176,8 @@ fn a_key_that_cannot_be_shown_is_not_kept() {
     let home = tempdir().unwrap();
     let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
     let mut command = millrace(home.path());
-    let status = command.args(["keys", "add", "a", "--file", "k.toml"]).stdout(full).status().unwrap();
+    let status =
+        command.args(["keys", "add", "a", "--file", "k.toml"]).stdout(full).status().unwrap();
     assert_eq!(status.code(), Some(1));
     assert!(!run(&home, &["keys", "list", "--file", "k.toml"]).1.contains("\na "));
 }
@@ -192,6 +196,7 @@ fn a_terminal_that_is_gone_stops_no_command() {
     let home = tempdir().unwrap();
     let full = || std::fs::File::options().write(true).open(Path::new("/dev/full")).unwrap();
     let mut command = millrace(home.path());
-    let status = command.args(["check-config", "--port", "x"]).stdout(full()).stderr(full()).status();
+    let status =
+        command.args(["check-config", "--port", "x"]).stdout(full()).stderr(full()).status();
     assert_eq!(status.unwrap().code(), Some(2));
 }

@@ -34,7 +34,10 @@ const PACKAGE: &str = "echo zip > \"$DEST/p-1-py3-none-any.whl\"";
 
 fn pull(home: &TempDir, python: &Path) -> Command {
     let mut command = millrace(home.path());
-    command.env("MILLRACE_PYTHON", python).env("MODEL", smollm2()).env("MILLRACE_API_KEY", "sk-canary");
+    command
+        .env("MILLRACE_PYTHON", python)
+        .env("MODEL", smollm2())
+        .env("MILLRACE_API_KEY", "sk-canary");
     command.args(["pull", "--model-dir", "models"]);
     command
 }
@@ -152,7 +155,8 @@ fn an_interrupted_run_cleans_up_and_ends() {
 fn two_at_once_download_once() {
     let home = tempdir().unwrap();
     let python = python(&home, PACKAGE, "cat \"$MODEL\"");
-    let start = || pull(&home, &python).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let start =
+        || pull(&home, &python).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     for child in [start(), start()] {
         let out = child.wait_with_output().unwrap();
         assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));

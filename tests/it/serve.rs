@@ -103,7 +103,9 @@ fn a_key_from_keys_add_opens_the_door() {
     server.wait_ready();
     let ask = |key: &str| {
         let head = format!("GET /v1/models HTTP/1.1\r\nHost: {}\r\n", server.address());
-        server.ask(&format!("{head}Authorization: Bearer {key}\r\nConnection: close\r\n\r\n")).status
+        server
+            .ask(&format!("{head}Authorization: Bearer {key}\r\nConnection: close\r\n\r\n"))
+            .status
     };
     assert_eq!(ask(secret.trim()), 200);
     assert_eq!(ask(KEY), 401);

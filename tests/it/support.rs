@@ -104,7 +104,11 @@ impl Server {
     }
 
     /// As [`Server::spawn`], but without a key; `prepare` may change the command.
-    pub(crate) fn spawn_with(model: &str, args: &[&str], prepare: impl FnOnce(&mut Command)) -> Self {
+    pub(crate) fn spawn_with(
+        model: &str,
+        args: &[&str],
+        prepare: impl FnOnce(&mut Command),
+    ) -> Self {
         let home = tempfile::tempdir().unwrap();
         let mut command = millrace(home.path());
         command.arg("serve").arg(model).args(["--port", "0"]).args(args);
@@ -116,7 +120,10 @@ impl Server {
         std::thread::spawn(move || reader.read(stderr));
         let address = log.wait(|line| {
             let (_, rest) = line.split_once("listening on http://")?;
-            rest.split(|c: char| !(c.is_ascii_hexdigit() || ".:[]".contains(c))).next()?.parse().ok()
+            rest.split(|c: char| !(c.is_ascii_hexdigit() || ".:[]".contains(c)))
+                .next()?
+                .parse()
+                .ok()
         });
         let Some(address) = address else {
             let _ = child.kill();
@@ -174,7 +181,10 @@ impl Server {
 
     /// One request without a key, on a connection of its own.
     pub(crate) fn get_public(&self, path: &str) -> Answer {
-        self.ask(&format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.address))
+        self.ask(&format!(
+            "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
+            self.address
+        ))
     }
 
     /// GET with the key.

