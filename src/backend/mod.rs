@@ -5,6 +5,8 @@
 //! output and the MLP, which only the backend sees. That is what lets the CPU backend run a step in
 //! one arena without an allocation, and what keeps the decoder free of shapes.
 
+pub mod cpu;
+
 use std::path::PathBuf;
 
 /// One physical KV block of [`BLOCK_TOKENS`] tokens; the id is shared by all layers and backends.

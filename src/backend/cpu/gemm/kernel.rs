@@ -1,0 +1,232 @@
+//! The inner loops, once for all tiers: some activation rows times one panel of 16 outputs.
+//!
+//! For each (row, output) the order of float operations over k is fixed: tile by tile, `acc = dot * (d * scale) + acc`, then with a
+//! minimum `acc = m * scaled_sum + acc`. It depends neither on how many rows are computed together nor on the tier.
+
+use half::f16;
+
+use super::super::act::GroupMeta;
+use super::super::pack::PANEL;
+use super::super::quant::GROUP;
+use super::simd::Simd;
+
+/// One panel and the rows to multiply it with. Pointers are to the first row, and valid for `rows` of them.
+pub(crate) struct Job {
+    pub(crate) tiles: usize,
+    pub(crate) lines: *const u8,
+    pub(crate) scales: *const f16,
+    /// Values in a row of activations.
+    pub(crate) cols: usize,
+    pub(crate) q: *const i8,
+    pub(crate) meta: *const GroupMeta,
+    /// Float activations, for float panels only.
+    pub(crate) x: *const f32,
+    pub(crate) x_stride: usize,
+    pub(crate) rows: usize,
+    pub(crate) out: *mut f32,
+    pub(crate) out_stride: usize,
+    /// Outputs of this panel that exist: 16 but for the last one.
+    pub(crate) valid: usize,
+}
+
+/// A kind of tile, and how one of its rows is added to an accumulator.
+pub(crate) trait Tile {
+    const LINES: usize;
+    const SCALE_SETS: usize;
+    type Weights<S: Simd>: Copy;
+
+    /// # Safety
+    /// As [`Simd`]; `lines` points at lane group `part` of a tile, `scales` at its scales.
+    unsafe fn load<S: Simd>(lines: *const u8, scales: *const f16, part: usize) -> Self::Weights<S>;
+    /// # Safety
+    /// As [`Simd`]; `a` is readable for 32 bytes.
+    unsafe fn add<S: Simd>(w: &Self::Weights<S>, a: *const i8, meta: &GroupMeta, acc: S::F)
+    -> S::F;
+}
+
+/// Integers of 32 k, the scales, and (with a minimum, or per 16) the second set.
+type Loaded<S> = ([<S as Simd>::W; 8], <S as Simd>::F, <S as Simd>::F);
+
+/// Tiles of one scale a group: `BITS` 4, 5 or 8; `ZERO` stands for zero; `MIN` adds a minimum.
+pub(crate) enum Plain<const BITS: u32, const ZERO: i32, const MIN: bool> {}
+
+/// Tiles of 6 bits with a scale for each 16 k.
+pub(crate) enum Six {}
+
+/// # Safety
+/// As [`Tile::load`].
+#[inline(always)]
+unsafe fn load_bytes<S: Simd>(lines: *const u8) -> [S::W; 8] {
+    // SAFETY: a tile of bytes has eight lines.
+    std::array::from_fn(|j| unsafe { S::bytes(lines.add(64 * j)) })
+}
+
+/// # Safety
+/// As [`Tile::load`].
+#[inline(always)]
+unsafe fn load_nibbles<S: Simd>(lines: *const u8) -> [S::W; 8] {
+    // SAFETY: a tile of nibbles has at least four lines.
+    let pairs: [(S::W, S::W); 4] =
+        std::array::from_fn(|j| unsafe { S::nibbles(lines.add(64 * j)) });
+    std::array::from_fn(|g| if g < 4 { pairs[g].0 } else { pairs[g - 4].1 })
+}
+
+impl<const BITS: u32, const ZERO: i32, const MIN: bool> Tile for Plain<BITS, ZERO, MIN> {
+    const LINES: usize = match BITS {
+        4 => 4,
+        5 => 5,
+        _ => 8,
+    };
+    const SCALE_SETS: usize = 1 + MIN as usize;
+    type Weights<S: Simd> = Loaded<S>;
+
+    #[inline(always)]
+    unsafe fn load<S: Simd>(lines: *const u8, scales: *const f16, part: usize) -> Loaded<S> {
+        // SAFETY: the caller's promise; the fifth line holds eight u64 of fifth bits, `LANES / 2` bytes of each for this part.
+        unsafe {
+            let mut w = if BITS == 8 { load_bytes::<S>(lines) } else { load_nibbles::<S>(lines) };
+            if BITS == 5 {
+                let fifths = lines.sub(part * 4 * S::LANES).add(4 * 64 + part * S::LANES / 2);
+                w = std::array::from_fn(|g| S::with_fifth(w[g], fifths.add(8 * g)));
+            }
+            let d = S::halves(scales);
+            (w, d, if MIN { S::halves(scales.add(PANEL)) } else { d })
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn add<S: Simd>(
+        (w, d, m): &Loaded<S>,
+        a: *const i8,
+        meta: &GroupMeta,
+        acc: S::F,
+    ) -> S::F {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let zero_sum = if ZERO == 0 { 0 } else { ZERO * (meta.sums[0] + meta.sums[1]) };
+            let dot = S::to_f32(S::dot::<BITS, 8>(w, a, zero_sum));
+            let acc = S::mul_add(dot, S::mul(*d, S::splat(meta.scale)), acc);
+            if MIN { S::mul_add(*m, S::splat(meta.scaled_sum), acc) } else { acc }
+        }
+    }
+}
+
+impl Tile for Six {
+    const LINES: usize = 8;
+    const SCALE_SETS: usize = 2;
+    type Weights<S: Simd> = Loaded<S>;
+
+    #[inline(always)]
+    unsafe fn load<S: Simd>(lines: *const u8, scales: *const f16, _part: usize) -> Loaded<S> {
+        // SAFETY: the caller's promise.
+        unsafe { (load_bytes::<S>(lines), S::halves(scales), S::halves(scales.add(PANEL))) }
+    }
+
+    #[inline(always)]
+    unsafe fn add<S: Simd>(
+        (w, d0, d1): &Loaded<S>,
+        a: *const i8,
+        meta: &GroupMeta,
+        acc: S::F,
+    ) -> S::F {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let low: &[S::W; 4] = &std::array::from_fn(|g| w[g]);
+            let high: &[S::W; 4] = &std::array::from_fn(|g| w[4 + g]);
+            let scale = S::splat(meta.scale);
+            let dot = S::to_f32(S::dot::<6, 4>(low, a, 32 * meta.sums[0]));
+            let acc = S::mul_add(dot, S::mul(*d0, scale), acc);
+            let dot = S::to_f32(S::dot::<6, 4>(high, a.add(16), 32 * meta.sums[1]));
+            S::mul_add(dot, S::mul(*d1, scale), acc)
+        }
+    }
+}
+
+/// Multiplies all rows of a job with a quantised panel, `M` rows at a time.
+///
+/// # Safety
+/// As [`Simd`], with the job's pointers valid for what its numbers say.
+#[inline(always)]
+pub(crate) unsafe fn quantized<S: Simd, T: Tile, const M: usize>(job: &Job) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut row = 0;
+        while row + M <= job.rows {
+            some_rows::<S, T, M>(job, row);
+            row += M;
+        }
+        while M > 4 && row + 4 <= job.rows {
+            some_rows::<S, T, 4>(job, row);
+            row += 4;
+        }
+        while M > 2 && row + 2 <= job.rows {
+            some_rows::<S, T, 2>(job, row);
+            row += 2;
+        }
+        while row < job.rows {
+            some_rows::<S, T, 1>(job, row);
+            row += 1;
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn some_rows<S: Simd, T: Tile, const M: usize>(job: &Job, row: usize) {
+    let groups = job.cols / GROUP;
+    for part in 0..PANEL / S::LANES {
+        // SAFETY: the caller's promise: every tile, row and group read here is within the job.
+        unsafe {
+            let mut acc = [S::splat(0.0); M];
+            for t in 0..job.tiles {
+                let lines = job.lines.add(t * T::LINES * 64 + part * 4 * S::LANES);
+                let scales = job.scales.add(t * T::SCALE_SETS * PANEL + part * S::LANES);
+                let w = T::load::<S>(lines, scales, part);
+                for (r, acc) in acc.iter_mut().enumerate() {
+                    let a = job.q.add((row + r) * job.cols + t * GROUP);
+                    let meta = &*job.meta.add((row + r) * groups + t);
+                    *acc = T::add::<S>(&w, a, meta, *acc);
+                }
+            }
+            store::<S, M>(job, row, part, &acc);
+        }
+    }
+}
+
+/// Multiplies all rows of a job with a float panel; `weights` reads the 16 weights of one k from element `k * 16` on.
+///
+/// # Safety
+/// As [`quantized`].
+#[inline(always)]
+pub(crate) unsafe fn float<S: Simd>(job: &Job, weights: impl Fn(*const u8, usize) -> S::F) {
+    for row in 0..job.rows {
+        for part in 0..PANEL / S::LANES {
+            // SAFETY: the caller's promise.
+            unsafe {
+                let mut acc = [S::splat(0.0)];
+                for k in 0..job.cols {
+                    let w = weights(job.lines, k * PANEL + part * S::LANES);
+                    acc[0] = S::mul_add(w, S::splat(*job.x.add(row * job.x_stride + k)), acc[0]);
+                }
+                store::<S, 1>(job, row, part, &acc);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn store<S: Simd, const M: usize>(job: &Job, row: usize, part: usize, acc: &[S::F; M]) {
+    for (r, acc) in acc.iter().enumerate() {
+        // SAFETY: the caller's promise: `valid` outputs of each row are writable.
+        unsafe {
+            let out = job.out.add((row + r) * job.out_stride + part * S::LANES);
+            if job.valid >= (part + 1) * S::LANES {
+                S::store(out, *acc);
+            } else {
+                let mut all = [0.0; PANEL];
+                S::store(all.as_mut_ptr(), *acc);
+                let valid = job.valid.saturating_sub(part * S::LANES);
+                std::ptr::copy_nonoverlapping(all.as_ptr(), out, valid);
+            }
+        }
+    }
+}

@@ -1,0 +1,273 @@
+//! Matrix products: some rows of activations times packed weights.
+//!
+//! One source of kernels (`kernel.rs`) over a small set of vector operations (`simd.rs`), compiled once a tier; the table of a tier
+//! is chosen at start. Work is split over the pool by panels of outputs, never over k.
+
+mod avx2;
+mod avx512;
+mod kernel;
+mod scalar;
+mod simd;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+
+use self::kernel::{Job, Plain, Six};
+use self::simd::Simd;
+use super::act::{self, Acts, GroupMeta};
+use super::pack::{Layout, PANEL, Packed, Segment};
+use super::pool::Pool;
+
+/// A set of processor features that kernels are compiled for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tier {
+    /// Plain Rust: the specification.
+    Scalar,
+    Avx2,
+    /// AVX-512 with VNNI.
+    Avx512,
+}
+
+impl Tier {
+    /// Every tier, best first.
+    pub const ALL: [Self; 3] = [Self::Avx512, Self::Avx2, Self::Scalar];
+
+    /// The best tier of this processor.
+    pub fn detect() -> Self {
+        Self::ALL.into_iter().find(|t| t.is_available()).unwrap_or(Self::Scalar)
+    }
+
+    /// Whether this processor has it.
+    pub fn is_available(self) -> bool {
+        match self {
+            Self::Scalar => true,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => {
+                is_x86_feature_detected!("avx2")
+                    && is_x86_feature_detected!("fma")
+                    && is_x86_feature_detected!("f16c")
+            }
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => {
+                Self::Avx2.is_available()
+                    && is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512vnni")
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            _ => false,
+        }
+    }
+
+    /// As `--kernels` spells it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Scalar => "scalar",
+            Self::Avx2 => "avx2",
+            Self::Avx512 => "avx512",
+        }
+    }
+}
+
+type Kernel = unsafe fn(&Job);
+type Quantize = unsafe fn(&[f32], &mut [i8], &mut [GroupMeta]);
+
+/// The kernels of one tier.
+struct Table {
+    four: Kernel,
+    four_min: Kernel,
+    five: Kernel,
+    five_min: Kernel,
+    six: Kernel,
+    eight: Kernel,
+    f32: Kernel,
+    f16: Kernel,
+    bf16: Kernel,
+    quantize: Quantize,
+}
+
+/// One tier's kernels, compiled with its features: `$rows` activation rows share a tile's weights in registers.
+macro_rules! table {
+    ($name:ident, $simd:ty, $rows:literal $(, $features:literal)?) => {
+        mod $name {
+            use super::*;
+
+            table!(@quantized $simd, $rows, ($($features)?),
+                four: Plain<4, 8, false>, four_min: Plain<4, 0, true>, five: Plain<5, 16, false>,
+                five_min: Plain<5, 0, true>, six: Six, eight: Plain<8, 128, false>);
+            table!(@float $simd, ($($features)?), f32: floats as f32, f16: halves as half::f16, bf16: bfloats as u16);
+
+            $(#[target_feature(enable = $features)])?
+            unsafe fn quantize(x: &[f32], q: &mut [i8], meta: &mut [GroupMeta]) {
+                act::quantize_row(x, q, meta);
+            }
+
+            pub(super) static TABLE: Table = Table { four, four_min, five, five_min, six, eight, f32, f16, bf16, quantize };
+        }
+    };
+    (@quantized $simd:ty, $rows:literal, $features:tt, $($kernel:ident: $tile:ty),*) => {
+        $(table!(@one $features, $kernel, |job| kernel::quantized::<$simd, $tile, $rows>(job));)*
+    };
+    (@float $simd:ty, $features:tt, $($kernel:ident: $read:ident as $type:ty),*) => {
+        $(table!(@one $features, $kernel, |job| kernel::float::<$simd>(job, |p, i| {
+            <$simd>::$read(p.cast::<$type>().add(i))
+        }));)*
+    };
+    (@one ($($features:literal)?), $kernel:ident, |$job:ident| $body:expr) => {
+        $(#[target_feature(enable = $features)])?
+        unsafe fn $kernel($job: &Job) {
+            // SAFETY: the caller has the features and a valid job, whose lines hold every element that is read.
+            unsafe { $body }
+        }
+    };
+}
+
+table!(scalar_table, scalar::Plain, 4);
+#[cfg(target_arch = "x86_64")]
+table!(avx2_table, avx2::Avx2, 4, "avx2,fma,f16c");
+#[cfg(target_arch = "x86_64")]
+table!(avx512_table, avx512::Avx512Vnni, 8, "avx512f,avx512bw,avx512vnni,avx2,fma,f16c");
+
+/// The matrix kernels of a tier that this processor has.
+#[derive(Clone, Copy)]
+pub struct Kernels {
+    tier: Tier,
+    table: &'static Table,
+}
+
+impl fmt::Debug for Kernels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Kernels").field("tier", &self.tier).finish_non_exhaustive()
+    }
+}
+
+/// Rows of activations, as the layouts of a matrix need them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Input<'a> {
+    pub(crate) acts: &'a Acts,
+    /// Float rows, read by float segments only; `x_stride` apart.
+    pub(crate) x: &'a [f32],
+    pub(crate) x_stride: usize,
+    pub(crate) rows: usize,
+}
+
+/// Where a product goes: rows `stride` apart.
+#[derive(Debug)]
+pub(crate) struct Output<'a> {
+    pub(crate) out: &'a mut [f32],
+    pub(crate) stride: usize,
+}
+
+/// Panels in a unit of work at most: small enough to balance, large enough to be worth taking.
+const UNIT_PANELS: usize = 8;
+
+impl Kernels {
+    /// `None` if this processor does not have the tier.
+    pub fn new(tier: Tier) -> Option<Self> {
+        let table = match tier {
+            _ if !tier.is_available() => return None,
+            Tier::Scalar => &scalar_table::TABLE,
+            #[cfg(target_arch = "x86_64")]
+            Tier::Avx2 => &avx2_table::TABLE,
+            #[cfg(target_arch = "x86_64")]
+            Tier::Avx512 => &avx512_table::TABLE,
+            #[cfg(not(target_arch = "x86_64"))]
+            _ => return None,
+        };
+        Some(Self { tier, table })
+    }
+
+    pub fn tier(&self) -> Tier {
+        self.tier
+    }
+
+    /// Quantises one row: `q` as long as `x` (a multiple of 32), one `meta` per 32.
+    pub(crate) fn quantize(&self, x: &[f32], q: &mut [i8], meta: &mut [GroupMeta]) {
+        // SAFETY: a `Kernels` exists only for a tier that the processor has.
+        unsafe { (self.table.quantize)(x, q, meta) }
+    }
+
+    /// `out[r][n] = x[r] . w[n]` for all rows of `input` and all outputs of `w`.
+    pub(crate) fn gemm(&self, pool: &mut Pool, w: &Packed, input: &Input<'_>, output: Output<'_>) {
+        let rows = input.rows;
+        if rows == 0 {
+            return;
+        }
+        assert!(
+            output.stride >= w.rows() && output.out.len() >= (rows - 1) * output.stride + w.rows()
+        );
+        if w.reads_quantized() {
+            let groups = w.cols() / super::quant::GROUP;
+            assert_eq!(input.acts.cols(), w.cols());
+            assert!(
+                input.acts.q().len() >= rows * w.cols() && input.acts.meta().len() >= rows * groups
+            );
+        }
+        if w.reads_float() {
+            assert!(
+                input.x_stride >= w.cols()
+                    && input.x.len() >= (rows - 1) * input.x_stride + w.cols()
+            );
+        }
+        let out = Place(output.out.as_mut_ptr());
+        for segment in &w.segments {
+            let panels = segment.rows.div_ceil(PANEL);
+            let per_unit = (panels / (4 * pool.threads())).clamp(1, UNIT_PANELS);
+            pool.run(panels.div_ceil(per_unit), &|unit, _| {
+                for panel in unit * per_unit..panels.min((unit + 1) * per_unit) {
+                    let job = job(segment, panel, w.cols(), input, &out, output.stride);
+                    // SAFETY: the processor has the tier; the asserts above bound every pointer of the job; panels write disjoint outputs.
+                    unsafe { (self.kernel(segment.layout))(&job) }
+                }
+            });
+        }
+    }
+
+    fn kernel(&self, layout: Layout) -> Kernel {
+        match layout {
+            Layout::Four { has_min: false } => self.table.four,
+            Layout::Four { has_min: true } => self.table.four_min,
+            Layout::Five { has_min: false } => self.table.five,
+            Layout::Five { has_min: true } => self.table.five_min,
+            Layout::Six => self.table.six,
+            Layout::Eight => self.table.eight,
+            Layout::F32 => self.table.f32,
+            Layout::F16 => self.table.f16,
+            Layout::BF16 => self.table.bf16,
+        }
+    }
+}
+
+/// The output's first element, shared by members that write disjoint parts.
+struct Place(*mut f32);
+
+// SAFETY: units write disjoint outputs.
+unsafe impl Sync for Place {}
+
+fn job(
+    segment: &Segment,
+    panel: usize,
+    cols: usize,
+    input: &Input<'_>,
+    out: &Place,
+    out_stride: usize,
+) -> Job {
+    let layout = segment.layout;
+    let tile = panel * segment.tiles;
+    let first = segment.first_row + panel * PANEL;
+    Job {
+        tiles: segment.tiles,
+        lines: segment.lines[tile * layout.lines()..].as_ptr().cast(),
+        scales: segment.scales[tile * layout.scale_sets()..].as_ptr().cast(),
+        cols,
+        q: input.acts.q().as_ptr(),
+        meta: input.acts.meta().as_ptr(),
+        x: input.x.as_ptr(),
+        x_stride: input.x_stride,
+        rows: input.rows,
+        out: out.0.wrapping_add(first),
+        out_stride,
+        valid: (segment.rows - panel * PANEL).min(PANEL),
+    }
+}

@@ -1,0 +1,231 @@
+use super::super::quant::{self, GROUP};
+use super::*;
+use crate::backend::{BlockType, TensorSource};
+use std::path::Path;
+
+/// A small generator: tests need the same numbers every time, not good ones.
+struct Lcg(u64);
+
+impl Lcg {
+    fn next(&mut self) -> u32 {
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as u32
+    }
+
+    fn float(&mut self) -> f32 {
+        self.next() as f32 / (1_u64 << 30) as f32 - 1.0
+    }
+}
+
+/// Block bytes of a random `rows x cols` tensor, with scales near those of real models.
+fn random_tensor(kind: BlockType, rows: usize, cols: usize, seed: u64) -> Vec<u8> {
+    let mut rng = Lcg(seed);
+    let mut bytes = Vec::new();
+    let half = |bytes: &mut Vec<u8>, x: f32| bytes.extend(half::f16::from_f32(x).to_le_bytes());
+    for _ in 0..rows * cols / kind.block_len() {
+        let at = bytes.len();
+        bytes.extend((0..kind.block_bytes()).map(|_| rng.next() as u8));
+        let (d, m) = (0.001 + 0.02 * rng.float().abs(), 0.1 * rng.float());
+        let mut scale = |offset: usize, x: f32| {
+            let mut two = Vec::new();
+            half(&mut two, x);
+            bytes[at + offset..at + offset + 2].copy_from_slice(&two);
+        };
+        match kind {
+            BlockType::F32 => bytes[at..].copy_from_slice(&rng.float().to_le_bytes()),
+            BlockType::F16 => scale(0, m),
+            BlockType::BF16 => bytes[at..].copy_from_slice(&half::bf16::from_f32(m).to_le_bytes()),
+            BlockType::Q4_0 | BlockType::Q5_0 | BlockType::Q8_0 => scale(0, d),
+            BlockType::Q6K => scale(208, d / 32.0),
+            BlockType::Q4K | BlockType::Q5K => {
+                scale(0, d / 32.0);
+                scale(2, m.abs() / 32.0);
+            }
+            BlockType::Q4_1 | BlockType::Q5_1 => {
+                scale(0, d);
+                scale(2, m);
+            }
+        }
+    }
+    bytes
+}
+
+fn source(path: &Path, kind: BlockType, rows: usize, cols: usize, offset: u64) -> TensorSource {
+    TensorSource { name: format!("{kind:?}"), path: path.to_owned(), offset, kind, rows, cols }
+}
+
+/// A packed random tensor, and its exact rows.
+fn packed(kind: BlockType, rows: usize, cols: usize) -> (Packed, Vec<Vec<f32>>) {
+    let bytes = random_tensor(kind, rows, cols, rows as u64);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), [&[0; 32][..], &bytes].concat()).unwrap();
+    let packed = Packed::load(&[source(file.path(), kind, rows, cols, 32)]).unwrap();
+    let exact = bytes
+        .chunks(bytes.len() / rows)
+        .map(|row| {
+            let mut out = vec![0.0; cols];
+            quant::dequantize_row(kind, row, &mut out);
+            out
+        })
+        .collect();
+    (packed, exact)
+}
+
+fn activations(rows: usize, cols: usize) -> Vec<f32> {
+    let mut rng = Lcg(rows as u64 ^ 77);
+    (0..rows * cols).map(|_| rng.float() * (1.0 + 5.0 * rng.float().abs())).collect()
+}
+
+fn product(kernels: Kernels, threads: usize, w: &Packed, x: &[f32], rows: usize) -> Vec<f32> {
+    let mut pool = Pool::new(threads).unwrap();
+    let mut acts = Acts::with_capacity(rows, w.cols().next_multiple_of(GROUP));
+    if w.reads_quantized() {
+        acts.set_cols(w.cols());
+        for (r, row) in x.chunks(w.cols()).enumerate() {
+            let (q, meta) = acts.rows_mut(r, 1);
+            kernels.quantize(row, q, meta);
+        }
+    }
+    let stride = w.rows() + 3;
+    let mut out = vec![f32::NAN; rows * stride];
+    let input = Input { acts: &acts, x, x_stride: w.cols(), rows };
+    kernels.gemm(&mut pool, w, &input, Output { out: &mut out, stride });
+    for row in out.chunks(stride) {
+        assert!(row[w.rows()..].iter().all(|x| x.is_nan()), "written past the last output");
+    }
+    out.chunks(stride).flat_map(|r| r[..w.rows()].to_vec()).collect()
+}
+
+fn tiers() -> Vec<Kernels> {
+    for tier in Tier::ALL {
+        if !tier.is_available() {
+            eprintln!("NOT RUN: this processor has no {}", tier.name());
+        }
+    }
+    Tier::ALL.into_iter().filter_map(Kernels::new).collect()
+}
+
+fn bits(x: &[f32]) -> Vec<u32> {
+    x.iter().map(|x| x.to_bits()).collect()
+}
+
+#[test]
+fn packed_rows_are_the_file_s_rows() {
+    for kind in BlockType::ALL {
+        let (packed, exact) = packed(kind, 37, 512);
+        let mut row = vec![0.0; 512];
+        for (r, exact) in exact.iter().enumerate() {
+            packed.dequant_row(r, &mut row);
+            let largest = exact.iter().fold(0.0_f32, |a, x| a.max(x.abs()));
+            // Products of K-quants' scales are rounded to f16; everything else is exact.
+            let tolerance = if kind.block_len() == 256 { largest / 1024.0 } else { 0.0 };
+            for (k, (a, b)) in row.iter().zip(exact).enumerate() {
+                assert!((a - b).abs() <= tolerance, "{kind:?} row {r}, {k}: {a} for {b}");
+            }
+        }
+    }
+}
+
+#[test]
+fn products_are_near_the_exact_ones() {
+    for kind in BlockType::ALL {
+        let (rows, cols) = (5, 512);
+        let (packed, exact) = packed(kind, 40, cols);
+        let x = activations(rows, cols);
+        let out = product(Kernels::new(Tier::Scalar).unwrap(), 1, &packed, &x, rows);
+        for (r, x) in x.chunks(cols).enumerate() {
+            for (n, w) in exact.iter().enumerate() {
+                let expected: f64 =
+                    x.iter().zip(w).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
+                let norm: f64 =
+                    x.iter().zip(w).map(|(a, b)| f64::from(a * b).powi(2)).sum::<f64>().sqrt();
+                let found = f64::from(out[r * 40 + n]);
+                // Rounding to 8 bits is an independent error of at most a 254th of the largest value in each term.
+                assert!(
+                    (found - expected).abs() < 0.1 * norm + 1e-4,
+                    "{kind:?} {r},{n}: {found} for {expected}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn every_tier_has_the_bits_of_the_specification() {
+    for kind in BlockType::ALL {
+        for (outputs, cols) in [(16, 256), (50, 512), (33, 1280)] {
+            let (packed, _) = packed(kind, outputs, cols);
+            let x = activations(11, cols);
+            let mut all =
+                tiers().into_iter().map(|k| (k.tier(), bits(&product(k, 1, &packed, &x, 11))));
+            let specification = all.next_back().unwrap();
+            assert_eq!(specification.0, Tier::Scalar);
+            for (tier, out) in all {
+                assert!(
+                    out == specification.1,
+                    "{tier:?} differs for {kind:?}, {outputs} x {cols}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_row_has_the_same_bits_among_any_others_and_on_any_number_of_threads() {
+    for kernels in tiers() {
+        for kind in
+            [BlockType::Q4_1, BlockType::Q5_0, BlockType::Q6K, BlockType::Q8_0, BlockType::F16]
+        {
+            let (packed, _) = packed(kind, 200, 512);
+            let x = activations(33, 512);
+            let alone: Vec<u32> =
+                x.chunks(512).flat_map(|row| bits(&product(kernels, 1, &packed, row, 1))).collect();
+            for rows in 1..=33 {
+                let together = product(kernels, 1 + rows % 3, &packed, &x[..rows * 512], rows);
+                assert!(bits(&together) == alone[..rows * 200], "{kernels:?} {kind:?} {rows}");
+            }
+        }
+    }
+}
+
+#[test]
+fn tensors_of_different_types_stack() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let (a, b) =
+        (random_tensor(BlockType::Q4K, 32, 256, 1), random_tensor(BlockType::Q6K, 20, 256, 2));
+    std::fs::write(file.path(), [&a[..], &b[..]].concat()).unwrap();
+    let parts = [
+        source(file.path(), BlockType::Q4K, 32, 256, 0),
+        source(file.path(), BlockType::Q6K, 20, 256, a.len() as u64),
+    ];
+    let stacked = Packed::load(&parts).unwrap();
+    let x = activations(3, 256);
+    for kernels in tiers() {
+        let both = product(kernels, 2, &stacked, &x, 3);
+        let first = product(kernels, 1, &Packed::load(&parts[..1]).unwrap(), &x, 3);
+        let second = product(kernels, 1, &Packed::load(&parts[1..]).unwrap(), &x, 3);
+        for r in 0..3 {
+            assert_eq!(both[r * 52..r * 52 + 32], first[r * 32..r * 32 + 32]);
+            assert_eq!(both[r * 52 + 32..r * 52 + 52], second[r * 20..r * 20 + 20]);
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_read_is_an_error_that_names_the_tensor() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), [0; 100]).unwrap();
+    let missing = Path::new("/nonexistent/model.gguf");
+    for source in [
+        source(file.path(), BlockType::Q8_0, 16, 64, 0),
+        source(file.path(), BlockType::Q4K, 16, 100, 0),
+        source(file.path(), BlockType::Q4K, 16, 0, 0),
+        source(file.path(), BlockType::Q4K, 0, 256, 0),
+        source(missing, BlockType::F32, 16, 64, 0),
+    ] {
+        let error = Packed::load(std::slice::from_ref(&source)).unwrap_err();
+        assert!(error.to_string().contains(&source.name), "{error}");
+    }
+    assert!(Packed::load(&[]).is_ok_and(|p| p.rows() == 0));
+}
