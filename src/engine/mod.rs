@@ -14,6 +14,8 @@ mod request;
 mod sampler;
 mod scheduler;
 mod sequence;
+#[cfg(any(test, feature = "fake-model"))]
+pub mod simulate;
 mod worker;
 
 use std::time::Duration;

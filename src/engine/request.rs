@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::sync::mpsc::Sender;
+use tokio::sync::mpsc::error::TrySendError;
 
 use super::admission::{Accepted, Place, Terminal};
 use super::message::{Event, RequestId, Summary};
@@ -27,14 +28,16 @@ pub(super) struct Request {
     /// Events that its channel can take in this step. Only the engine sends, so it only grows behind
     /// our back.
     room: usize,
+    /// Events sent so far.
+    sent: u64,
     stall: Option<Stall>,
 }
 
-/// Since when, and with how much room, a client has taken nothing.
+/// Since when a client has taken nothing, and how many events it had taken then.
 #[derive(Debug, Clone, Copy)]
 struct Stall {
     since: Duration,
-    room: usize,
+    taken: u64,
 }
 
 impl Request {
@@ -53,6 +56,7 @@ impl Request {
             last_token: submitted,
             preemptions: 0,
             room: 0,
+            sent: 0,
             stall: None,
         }
     }
@@ -61,19 +65,28 @@ impl Request {
         self.events.is_closed()
     }
 
-    /// Looks how much room the channel has, and returns since when it has not been enough.
+    /// Looks how much room the channel has, and returns since when its client has taken nothing while
+    /// most of it was full.
     pub(super) fn look(&mut self, now: Duration) -> Option<Duration> {
         self.room = self.events.capacity();
-        if self.room >= EVENTS_A_STEP {
+        if self.is_ready() {
             self.stall = None;
             return None;
         }
+        // One place is the terminal event's.
+        let held = self.events.max_capacity().saturating_sub(1 + self.room) as u64;
+        let taken = self.sent.saturating_sub(held);
         let stall = match self.stall {
-            Some(stall) if self.room <= stall.room => stall,
-            _ => Stall { since: now, room: self.room },
+            Some(stall) if stall.taken == taken => stall,
+            _ => Stall { since: now, taken },
         };
         self.stall = Some(stall);
         Some(stall.since)
+    }
+
+    /// There is room for half a channel of events.
+    fn is_ready(&self) -> bool {
+        self.room >= EVENTS_A_STEP.max(self.events.max_capacity() / 2)
     }
 
     /// Its first step begins: it leaves the queue. True the first time.
@@ -91,8 +104,8 @@ impl Request {
 
     /// Sends without waiting; false if there was no room. A client that left is not an error here:
     /// the next step lets go of its request.
-    pub(super) fn send(&self, event: Event) -> bool {
-        use tokio::sync::mpsc::error::TrySendError;
+    pub(super) fn send(&mut self, event: Event) -> bool {
+        self.sent += 1;
         !matches!(self.events.try_send(event), Err(TrySendError::Full(_)))
     }
 
@@ -119,9 +132,7 @@ impl Room for Requests {
     }
 
     fn is_ready(&self, request: RequestId) -> bool {
-        self.0
-            .get(&request)
-            .is_some_and(|r| r.room >= EVENTS_A_STEP.max(r.events.max_capacity() / 2))
+        self.0.get(&request).is_some_and(Request::is_ready)
     }
 
     fn take(&mut self, request: RequestId, events: usize) {

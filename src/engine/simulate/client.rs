@@ -1,0 +1,436 @@
+//! The crowd: what they ask, how they behave, what they were told.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc::error::TryRecvError;
+use tokio::sync::mpsc::{Receiver, channel};
+
+use super::dice::Dice;
+use super::model::FaultLog;
+use super::{Clients, Tally, oracle, request_id};
+use crate::engine::MIN_EVENT_CAPACITY;
+use crate::engine::handle::EngineHandle;
+use crate::engine::message::{
+    Choice, Event, FailureKind, FinishReason, Logprobs, Sampling, StopWatch, Submission, Tenant,
+    TokenEvent, TokenId,
+};
+use crate::engine::scheduler::{EVENTS_A_STEP, blocks_needed};
+use crate::engine::sequence::tokens_at_most;
+use crate::model::fake::Options;
+
+/// Most requests of a life. All prompts of request m begin with token m.
+pub(super) const MARKS_MAX: usize = 30;
+
+/// How a client treats its stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Manner {
+    /// Takes everything each turn.
+    Reads,
+    /// Takes a few events now and then.
+    Dawdles { every: usize },
+    /// Takes nothing any more after so many events.
+    Stalls { after: usize },
+    /// Hangs up so many turns after submission.
+    Leaves { after: usize },
+    /// Sends an abort so many turns after submission, and goes on reading.
+    Aborts { after: usize },
+}
+
+/// One choice as it is asked for.
+#[derive(Debug, Clone)]
+pub(super) struct ChoicePlan {
+    pub(super) index: u32,
+    pub(super) prompt: Arc<[TokenId]>,
+    pub(super) max_new: u32,
+    pub(super) sampling: Arc<Sampling>,
+    pub(super) seed: u64,
+    pub(super) sample: u32,
+    /// Stops where the hash of all tokens so far is a multiple of this.
+    stops_every: Option<u64>,
+}
+
+/// A stop watch with a memory: a token told twice, or not at all, changes where it stops.
+#[derive(Debug)]
+struct HashWatch {
+    every: u64,
+    hash: u64,
+}
+
+impl StopWatch for HashWatch {
+    fn is_stop(&mut self, token: TokenId) -> bool {
+        self.hash = Dice::new(self.hash ^ u64::from(token)).throw();
+        self.hash.is_multiple_of(self.every)
+    }
+}
+
+impl ChoicePlan {
+    pub(super) fn watch(&self) -> Option<Box<dyn StopWatch>> {
+        self.stops_every.map(|every| Box::new(HashWatch { every, hash: 0 }) as Box<dyn StopWatch>)
+    }
+
+    fn choice(&self) -> Choice {
+        Choice {
+            prompt: Arc::clone(&self.prompt),
+            max_new_tokens: self.max_new,
+            sampling: Arc::clone(&self.sampling),
+            seed: self.seed,
+            sample: self.sample,
+            stop: self.watch(),
+        }
+    }
+}
+
+/// What was said about one choice.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Transcript {
+    pub(super) prompt: Vec<Option<Logprobs>>,
+    pub(super) tokens: Vec<TokenEvent>,
+    pub(super) finished: Option<FinishReason>,
+}
+
+/// One request and who sent it.
+#[derive(Debug)]
+pub(super) struct Client {
+    mark: u32,
+    arrival: usize,
+    manner: Manner,
+    capacity: usize,
+    choices: Vec<ChoicePlan>,
+    events: Option<Receiver<Event>>,
+    submitted_at: Option<usize>,
+    accepted: bool,
+    left: bool,
+    aborted: bool,
+    events_read: usize,
+    transcripts: Vec<Transcript>,
+    terminal: Option<Result<(), FailureKind>>,
+    closed: bool,
+}
+
+/// All clients of a life.
+pub(super) struct Crowd {
+    clients: Clients,
+}
+
+/// What the end of a life is judged by.
+pub(super) struct Verdict<'a> {
+    pub(super) faults: &'a FaultLog,
+    pub(super) stopped: bool,
+}
+
+impl Crowd {
+    pub(super) fn draw(dice: &mut Dice, options: &Options) -> Self {
+        let count = dice.up_to(1, MARKS_MAX - 1);
+        let rush = dice.one_of(&[0, 5, 60, 400]);
+        let clients = (1..=count as u32)
+            .map(|mark| Client::draw(mark, dice.up_to(0, rush), dice, options))
+            .collect();
+        Self { clients }
+    }
+
+    pub(super) fn due(&mut self, turn: usize) -> impl Iterator<Item = &mut Client> {
+        self.clients.iter_mut().filter(move |c| c.arrival == turn).map(move |c| {
+            c.submitted_at = Some(turn);
+            c
+        })
+    }
+
+    pub(super) fn act(
+        &mut self,
+        turn: usize,
+        handle: &EngineHandle,
+        dice: &mut Dice,
+    ) -> Result<(), String> {
+        self.clients.iter_mut().try_for_each(|c| c.act(turn, handle, dice))
+    }
+
+    /// Accepted requests whose channel the engine still holds.
+    pub(super) fn open(&self) -> impl Iterator<Item = &Client> {
+        self.clients.iter().filter(|c| c.is_open())
+    }
+
+    pub(super) fn clients(&self) -> impl Iterator<Item = &Client> {
+        self.clients.iter()
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        self.clients.iter().all(|c| c.submitted_at.is_some() && !c.is_open())
+    }
+
+    pub(super) fn into_clients(self) -> Clients {
+        self.clients
+    }
+}
+
+impl Client {
+    fn draw(mark: u32, arrival: usize, dice: &mut Dice, options: &Options) -> Self {
+        let after = dice.up_to(0, 80);
+        let manner = match dice.up_to(0, 11) {
+            0..=5 => Manner::Reads,
+            6..=7 => Manner::Dawdles { every: dice.up_to(1, 12) },
+            8 => Manner::Stalls { after },
+            9..=10 => Manner::Leaves { after },
+            _ => Manner::Aborts { after },
+        };
+        let capacity = if dice.chance(0.5) { 64 } else { dice.up_to(MIN_EVENT_CAPACITY, 20) };
+        let choices = draw_choices(mark, dice, options);
+        Self {
+            mark,
+            arrival,
+            manner,
+            capacity,
+            transcripts: choices.iter().map(|_| Transcript::default()).collect(),
+            choices,
+            events: None,
+            submitted_at: None,
+            accepted: false,
+            left: false,
+            aborted: false,
+            events_read: 0,
+            terminal: None,
+            closed: false,
+        }
+    }
+
+    /// Blocks of the largest choice.
+    pub(super) fn blocks_needed(&self, max_context: usize) -> usize {
+        let blocks = |c: &ChoicePlan| blocks_needed(tokens_at_most(&c.choice(), max_context));
+        self.choices.iter().map(blocks).max().unwrap_or(0)
+    }
+
+    pub(super) fn prompt_tokens(&self) -> usize {
+        self.choices.iter().filter(|c| c.sample == 0).map(|c| c.prompt.len()).sum()
+    }
+
+    pub(super) fn submission(&mut self) -> Submission {
+        let (sender, receiver) = channel(self.capacity);
+        self.events = Some(receiver);
+        Submission {
+            id: request_id(self.mark),
+            tenant: Tenant::default(),
+            choices: self.choices.iter().map(ChoicePlan::choice).collect(),
+            events: sender,
+        }
+    }
+
+    pub(super) fn submitted(&mut self, accepted: bool) {
+        self.accepted = accepted;
+        if !accepted {
+            self.events = None;
+        }
+    }
+
+    fn is_open(&self) -> bool {
+        self.accepted && self.events.as_ref().is_some_and(|events| !events.is_closed())
+    }
+
+    /// The engine could start or go on with it, as far as its channel is concerned.
+    pub(super) fn has_room(&self) -> bool {
+        let held = self.events.as_ref().map_or(0, Receiver::len);
+        // One place is kept for the terminal event.
+        self.capacity - 1 - held >= EVENTS_A_STEP.max(self.capacity / 2)
+    }
+
+    /// A request that was aborted is gone after the turn that it was aborted in.
+    pub(super) fn check_abort(&self) -> Result<(), String> {
+        if self.aborted && self.is_open() {
+            return Err(format!("aborted, but still in the engine: {self:?}"));
+        }
+        Ok(())
+    }
+
+    fn act(&mut self, turn: usize, handle: &EngineHandle, dice: &mut Dice) -> Result<(), String> {
+        let Some(submitted_at) = self.submitted_at.filter(|_| self.accepted) else {
+            return Ok(());
+        };
+        let age = turn - submitted_at;
+        match self.manner {
+            Manner::Reads => self.read(usize::MAX),
+            Manner::Dawdles { every } if age.is_multiple_of(every) => self.read(dice.up_to(1, 4)),
+            Manner::Dawdles { .. } => Ok(()),
+            Manner::Stalls { after } => self.read(after.saturating_sub(self.events_read)),
+            Manner::Leaves { after } if age == after => {
+                self.left = true;
+                self.events = None;
+                // Some hang up without a word; for the others the guard sends an abort as well.
+                if dice.chance(0.5) {
+                    handle.abort(request_id(self.mark));
+                }
+                Ok(())
+            }
+            Manner::Aborts { after } if age == after => {
+                self.aborted = true;
+                handle.abort(request_id(self.mark));
+                Ok(())
+            }
+            Manner::Leaves { .. } | Manner::Aborts { .. } => self.read(usize::MAX),
+        }
+    }
+
+    fn read(&mut self, at_most: usize) -> Result<(), String> {
+        for _ in 0..at_most {
+            let Some(events) = &mut self.events else { return Ok(()) };
+            match events.try_recv() {
+                Ok(event) => self.hear(event)?,
+                Err(TryRecvError::Empty) => return Ok(()),
+                Err(TryRecvError::Disconnected) => {
+                    self.closed = true;
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes an event in, and checks that it may come here.
+    fn hear(&mut self, event: Event) -> Result<(), String> {
+        self.events_read += 1;
+        if self.terminal.is_some() {
+            return Err(format!("{event:?} after the end of {self:?}"));
+        }
+        let of = |choice: u32| choice as usize;
+        let heard = match &event {
+            Event::Prompt { choice, .. } => self.transcripts.get(of(*choice)),
+            Event::Token(token) => self.transcripts.get(of(token.choice)),
+            Event::ChoiceFinished { choice, .. } => self.transcripts.get(of(*choice)),
+            Event::Finished(_) | Event::Failed(_) => None,
+        };
+        let late = heard.is_some_and(|t| {
+            t.finished.is_some() || (matches!(event, Event::Prompt { .. }) && !t.tokens.is_empty())
+        });
+        if late {
+            return Err(format!("{event:?} comes too late for {self:?}"));
+        }
+        match event {
+            Event::Prompt { choice, logprobs } => {
+                self.transcripts[of(choice)].prompt.extend(logprobs);
+            }
+            Event::Token(token) => self.transcripts[of(token.choice)].tokens.push(token),
+            Event::ChoiceFinished { choice, reason } => {
+                self.transcripts[of(choice)].finished = Some(reason);
+            }
+            Event::Finished(_) => self.terminal = Some(Ok(())),
+            Event::Failed(kind) => self.terminal = Some(Err(kind)),
+        }
+        Ok(())
+    }
+
+    /// Reads the rest, then compares all that was said with what had to be said.
+    pub(super) fn judge(
+        mut self,
+        options: &Options,
+        verdict: &Verdict<'_>,
+        tally: &mut Tally,
+    ) -> Result<(), String> {
+        if !self.accepted {
+            return Ok(());
+        }
+        if !self.left {
+            self.read(usize::MAX)?;
+            if !self.closed {
+                return Err(format!("the channel is open after the end: {self:?}"));
+            }
+        }
+        self.judge_terminal(verdict, tally)?;
+        for (plan, said) in self.choices.iter().zip(&self.transcripts) {
+            self.judge_choice(plan, said, options)?;
+        }
+        Ok(())
+    }
+
+    fn judge_terminal(&self, verdict: &Verdict<'_>, tally: &mut Tally) -> Result<(), String> {
+        let hit = verdict.faults.has_hit(self.mark);
+        let scores_only = self.choices.iter().any(|c| c.max_new == 0);
+        let allowed = match self.terminal {
+            // Rows that nobody reads (a prompt's last, where nothing is generated) may be poisoned.
+            Some(Ok(())) => !hit || scores_only,
+            Some(Err(FailureKind::Step)) => hit || verdict.faults.is_fatal(),
+            Some(Err(FailureKind::ShuttingDown)) => verdict.stopped,
+            Some(Err(FailureKind::ClientStalled)) => {
+                matches!(self.manner, Manner::Stalls { .. } | Manner::Dawdles { .. })
+            }
+            None => self.left || self.aborted,
+        };
+        let counter = match self.terminal {
+            Some(Ok(())) => &mut tally.finished,
+            Some(Err(FailureKind::Step)) => &mut tally.failed_step,
+            Some(Err(FailureKind::ShuttingDown)) => &mut tally.failed_shutdown,
+            Some(Err(FailureKind::ClientStalled)) => &mut tally.failed_stalled,
+            None => &mut tally.aborted,
+        };
+        *counter += 1;
+        if allowed {
+            return Ok(());
+        }
+        Err(format!("ended with {:?} (hit by a fault: {hit}): {self:?}", self.terminal))
+    }
+
+    /// The whole answer where the request finished, the beginning of it anywhere else.
+    fn judge_choice(
+        &self,
+        plan: &ChoicePlan,
+        said: &Transcript,
+        options: &Options,
+    ) -> Result<(), String> {
+        let alone = oracle::answer(plan, options)?;
+        let begins = alone.prompt.starts_with(&said.prompt)
+            && alone.tokens.starts_with(&said.tokens)
+            && (said.tokens.is_empty() || said.prompt.len() == alone.prompt.len());
+        let whole = *said == alone;
+        let must_be_whole = self.terminal == Some(Ok(())) || said.finished.is_some();
+        if if must_be_whole { whole } else { begins } {
+            return Ok(());
+        }
+        Err(format!(
+            "request {} choice {} ({:?}) differs from itself alone\nasked {plan:?}\nsaid {said:?}\n\
+             alone {alone:?}",
+            self.mark, plan.index, self.terminal
+        ))
+    }
+}
+
+fn draw_choices(mark: u32, dice: &mut Dice, options: &Options) -> Vec<ChoicePlan> {
+    let prompts = dice.one_of(&[1, 1, 1, 2, 3]);
+    let samples = dice.one_of(&[1, 1, 1, 2, 5]);
+    let seed = dice.throw();
+    let stops_every = dice.chance(0.3).then(|| dice.up_to(5, 60) as u64);
+    let sampling = Arc::new(draw_sampling(dice, options));
+    let mut choices = Vec::new();
+    for _ in 0..prompts {
+        let longest = if dice.chance(0.2) { options.max_len } else { options.max_len.min(60) };
+        let length = dice.up_to(1, longest - 1);
+        let rest = (1..length).map(|_| dice.up_to(0, options.vocab - 1) as u32);
+        let prompt: Arc<[TokenId]> = std::iter::once(mark).chain(rest).collect();
+        let max_new = if dice.chance(0.05) { 0 } else { dice.up_to(1, 70) as u32 };
+        for sample in 0..samples {
+            choices.push(ChoicePlan {
+                index: choices.len() as u32,
+                prompt: Arc::clone(&prompt),
+                max_new,
+                sampling: Arc::clone(&sampling),
+                seed,
+                sample,
+                stops_every,
+            });
+        }
+    }
+    choices
+}
+
+fn draw_sampling(dice: &mut Dice, options: &Options) -> Sampling {
+    let bias = |dice: &mut Dice| (dice.up_to(0, options.vocab - 1) as u32, dice.within(-5.0..=5.0));
+    Sampling {
+        temperature: if dice.chance(0.3) { 0.0 } else { dice.within(0.1..=2.0) },
+        top_p: if dice.chance(0.5) { 1.0 } else { dice.within(0.0..=1.0) },
+        top_k: dice.one_of(&[0, 0, 1, 5, 20]),
+        min_p: dice.one_of(&[0.0, 0.0, 0.1]),
+        frequency_penalty: dice.one_of(&[0.0, 0.0, 0.5, -0.5]),
+        presence_penalty: dice.one_of(&[0.0, 0.0, 1.0]),
+        repetition_penalty: dice.one_of(&[1.0, 1.0, 1.3]),
+        logit_bias: (0..dice.one_of(&[0, 0, 3])).map(|_| bias(dice)).collect(),
+        min_tokens: dice.one_of(&[0, 0, 0, 7]),
+        ignore_end: dice.chance(0.3),
+        logprobs: dice.one_of(&[None, None, Some(0), Some(3)]),
+        prompt_logprobs: dice.one_of(&[None, None, None, Some(0), Some(2)]),
+    }
+}

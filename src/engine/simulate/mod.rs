@@ -1,0 +1,310 @@
+//! Seeded simulation: random lives of a server through the real engine, with a fake model and a clock
+//! that only moves when told.
+//!
+//! A life draws a machine (places, blocks, budgets), a crowd of requests and clients (who read, dawdle,
+//! stall, abort or leave), and faults of the model, all from one seed. After every turn it checks what
+//! must always hold; at the end it compares every answer with [`oracle`], which knows no scheduler.
+//!
+//! What is checked, by the names of the architecture's invariants: every accepted request ends in
+//! exactly one terminal event (3), blocks add up (4), the engine never waits for a client (5), and
+//! every answer has the bits of the same request alone (7).
+
+mod client;
+mod dice;
+mod model;
+mod oracle;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Settings;
+use super::clock::ManualClock;
+use super::handle::{Ended, EngineHandle, Rejected};
+use super::machine::Progress;
+use super::message::RequestId;
+use super::worker::{Worker, pair};
+use crate::backend::BLOCK_TOKENS;
+use crate::model::fake::{FakeModel, Options};
+use client::{Client, Crowd};
+use dice::Dice;
+use model::{FaultLog, FaultRates, FaultyModel};
+
+/// Turns that a life may take: far more than any needs.
+const TURNS_MAX: usize = 60_000;
+
+/// The longest that a client dawdles between two events is well below this.
+const CLIENT_STALL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What happened, summed over lives: a simulation that never preempts proves nothing about it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    pub lives: u64,
+    pub requests: u64,
+    pub finished: u64,
+    pub aborted: u64,
+    pub failed_step: u64,
+    pub failed_stalled: u64,
+    pub failed_shutdown: u64,
+    pub rejected: u64,
+    pub preemptions: u64,
+    pub steps: u64,
+    pub blocked_turns: u64,
+    pub fatal_ends: u64,
+    pub tokens: u64,
+}
+
+impl Tally {
+    pub fn add(&mut self, other: &Self) {
+        self.lives += other.lives;
+        self.requests += other.requests;
+        self.finished += other.finished;
+        self.aborted += other.aborted;
+        self.failed_step += other.failed_step;
+        self.failed_stalled += other.failed_stalled;
+        self.failed_shutdown += other.failed_shutdown;
+        self.rejected += other.rejected;
+        self.preemptions += other.preemptions;
+        self.steps += other.steps;
+        self.blocked_turns += other.blocked_turns;
+        self.fatal_ends += other.fatal_ends;
+        self.tokens += other.tokens;
+    }
+}
+
+/// How a life is told to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Finale {
+    /// When everybody is done.
+    Quiet,
+    /// In the middle: those inside finish.
+    Drain { turn: usize },
+    /// In the middle: those inside fail, after a drain that took too long.
+    Stop { turn: usize, drain_first: bool },
+}
+
+/// The machine of one life.
+#[derive(Debug, Clone)]
+struct World {
+    settings: Settings,
+    options: Options,
+    rates: FaultRates,
+    finale: Finale,
+    turn_ms_max: u64,
+}
+
+impl World {
+    fn draw(dice: &mut Dice) -> Self {
+        let tiny = dice.chance(0.3);
+        let settings = Settings {
+            max_num_seqs: dice.up_to(1, 12),
+            max_num_batched_tokens: if tiny { dice.up_to(1, 6) } else { dice.up_to(8, 160) },
+            max_queue_requests: if dice.chance(0.3) { dice.up_to(1, 4) } else { 100 },
+            max_queue_tokens: if dice.chance(0.2) { dice.up_to(1, 200) } else { 10_000 },
+            client_stall_timeout: CLIENT_STALL_TIMEOUT,
+        };
+        let options = Options {
+            vocab: client::MARKS_MAX + 8,
+            max_len: dice.up_to(40, 260),
+            kv_blocks: if dice.chance(0.6) { dice.up_to(3, 14) } else { dice.up_to(15, 120) },
+            max_rows: dice.up_to(32, 200),
+            max_logit_rows: dice.up_to(1, 40),
+            end_every: dice.up_to(5, 200) as u64,
+            ..Options::default()
+        };
+        let faulty = dice.chance(0.4);
+        let rates = if faulty { FaultRates::draw(dice) } else { FaultRates::default() };
+        let turn = dice.up_to(0, 150);
+        let finale = match dice.up_to(0, 9) {
+            0..=5 => Finale::Quiet,
+            6..=7 => Finale::Drain { turn },
+            _ => Finale::Stop { turn, drain_first: dice.chance(0.5) },
+        };
+        Self { settings, options, rates, finale, turn_ms_max: dice.up_to(1, 200) as u64 }
+    }
+}
+
+/// One life in progress.
+struct Life {
+    dice: Dice,
+    world: World,
+    clock: ManualClock,
+    handle: EngineHandle,
+    worker: Worker,
+    crowd: Crowd,
+    faults: FaultLog,
+    closing: bool,
+    stopped: bool,
+    blocked_in_a_row: u32,
+    tally: Tally,
+}
+
+/// Lives the life of `seed`. The error says what did not hold.
+pub fn live(seed: u64) -> Result<Tally, String> {
+    let mut dice = Dice::new(seed);
+    let world = World::draw(&mut dice);
+    let crowd = Crowd::draw(&mut dice, &world.options);
+    let faults = FaultLog::default();
+    let model = FaultyModel::new(
+        FakeModel::new(world.options.clone()),
+        world.rates,
+        dice.fork(),
+        faults.clone(),
+    );
+    let clock = ManualClock::default();
+    let (handle, worker) = pair(Box::new(model), &world.settings, Arc::new(clock.clone()));
+    let life = Life {
+        dice,
+        world,
+        clock,
+        handle,
+        worker,
+        crowd,
+        faults,
+        closing: false,
+        stopped: false,
+        blocked_in_a_row: 0,
+        tally: Tally { lives: 1, ..Tally::default() },
+    };
+    life.run()
+}
+
+impl Life {
+    fn run(mut self) -> Result<Tally, String> {
+        for turn in 0..TURNS_MAX {
+            self.submit(turn)?;
+            self.crowd.act(turn, &self.handle, &mut self.dice)?;
+            self.close(turn);
+            let progress = self.worker.turn();
+            self.check(&progress)?;
+            if let Progress::Ended(ended) = progress {
+                return self.end(ended);
+            }
+            let ms = self.dice.up_to(0, self.world.turn_ms_max as usize) as u64;
+            self.clock.advance(Duration::from_millis(ms));
+        }
+        let open = self.crowd.open().map(|c| format!("{c:?}")).collect::<Vec<_>>();
+        Err(format!("no end after {TURNS_MAX} turns; open: {}", open.join("\n")))
+    }
+
+    fn submit(&mut self, turn: usize) -> Result<(), String> {
+        let (spec, options) = (self.handle.spec().clone(), &self.world.settings);
+        for client in self.crowd.due(turn) {
+            let (queued, queued_tokens) = self.handle.queued();
+            let idle = self.handle.live() == 0;
+            let fits = client.blocks_needed(spec.max_context) <= spec.kv_blocks;
+            let tokens = queued_tokens + client.prompt_tokens();
+            let full = queued >= options.max_queue_requests
+                || (tokens > options.max_queue_tokens && !idle);
+            let expected = if self.closing {
+                Err(Rejected::ShuttingDown)
+            } else if !fits {
+                Err(Rejected::NeverFits { max_tokens: spec.kv_blocks * BLOCK_TOKENS })
+            } else if full {
+                Err(Rejected::QueueFull)
+            } else {
+                Ok(())
+            };
+            let got = self.handle.submit(client.submission());
+            if got != expected {
+                return Err(format!("submission of {client:?}: {got:?}, should be {expected:?}"));
+            }
+            client.submitted(got.is_ok());
+            self.tally.requests += 1;
+            self.tally.rejected += u64::from(got.is_err());
+        }
+        Ok(())
+    }
+
+    fn close(&mut self, turn: usize) {
+        match self.world.finale {
+            Finale::Quiet if !self.closing && self.crowd.is_done() => self.drain(),
+            Finale::Drain { turn: at } if at == turn => self.drain(),
+            Finale::Stop { turn: at, drain_first } => {
+                if drain_first && turn + 20 == at.max(20) {
+                    self.drain();
+                }
+                if turn == at {
+                    self.handle.stop();
+                    self.closing = true;
+                    self.stopped = true;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn drain(&mut self) {
+        self.handle.drain();
+        self.closing = true;
+    }
+
+    /// What holds after every turn.
+    fn check(&mut self, progress: &Progress) -> Result<(), String> {
+        self.worker.engine.check_integrity()?;
+        let open = self.crowd.open().count();
+        if self.handle.live() != open {
+            return Err(format!(
+                "{} requests live in the engine, {open} clients wait for one",
+                self.handle.live()
+            ));
+        }
+        for client in self.crowd.clients() {
+            client.check_abort()?;
+        }
+        self.check_progress(progress)
+    }
+
+    /// The engine may rest only while no client could take what a step yields. One turn of grace: a
+    /// sequence is known to be paused from the turn on that found its channel full.
+    fn check_progress(&mut self, progress: &Progress) -> Result<(), String> {
+        if *progress != Progress::Blocked {
+            self.blocked_in_a_row = 0;
+            return Ok(());
+        }
+        self.tally.blocked_turns += 1;
+        match self.crowd.open().find(|c| c.has_room()) {
+            Some(client) if self.blocked_in_a_row >= 1 => {
+                Err(format!("the engine waits although there is room for {client:?}"))
+            }
+            Some(_) => {
+                self.blocked_in_a_row += 1;
+                Ok(())
+            }
+            None => {
+                self.blocked_in_a_row = 0;
+                Ok(())
+            }
+        }
+    }
+
+    /// What holds at the end.
+    fn end(mut self, ended: Ended) -> Result<Tally, String> {
+        let fatal = self.faults.is_fatal();
+        match (&ended, fatal, self.closing) {
+            (Ended::Fatal(_), true, _) | (Ended::Drained, false, true) => {}
+            _ => return Err(format!("ended as {ended:?}; fatal faults: {fatal}")),
+        }
+        self.tally.fatal_ends += u64::from(fatal);
+        self.worker.end(ended);
+        let stats = self.handle.stats();
+        let count = |c: &std::sync::atomic::AtomicU64| c.load(std::sync::atomic::Ordering::Relaxed);
+        self.tally.preemptions = count(&stats.preemptions);
+        self.tally.steps = self.faults.steps();
+        self.tally.tokens = count(&stats.generated_tokens);
+        if stats.kv_usage() > 0.0 || self.handle.queued() != (0, 0) || self.handle.live() != 0 {
+            return Err("something is left in an engine that ended".to_owned());
+        }
+        let verdict = client::Verdict { faults: &self.faults, stopped: self.stopped };
+        for client in self.crowd.into_clients() {
+            client.judge(&self.world.options, &verdict, &mut self.tally)?;
+        }
+        Ok(self.tally)
+    }
+}
+
+/// The id of the n-th client's request.
+fn request_id(mark: u32) -> RequestId {
+    RequestId(u64::from(mark))
+}
+
+type Clients = Vec<Client>;
