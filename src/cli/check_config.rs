@@ -4,6 +4,7 @@ use super::flags::Flags;
 use super::output::{print, say};
 use super::settings::{self, Layers};
 use super::{Failure, Outcome};
+use crate::keys;
 
 /// Options of the command: those of `serve`.
 #[derive(Debug, clap::Args)]
@@ -24,6 +25,9 @@ pub(crate) fn run(options: Options) -> Outcome {
     }
     let layers = Layers::read(&options.flags.with_model(options.model));
     let config = settings::config(&layers).map_err(Failure::Usage)?;
+    if let Some(path) = &config.auth.api_key_file {
+        keys::list(path).map_err(|e| Failure::usage(e.to_string()))?;
+    }
     print(&settings::effective(&layers)).map_err(|e| Failure::runtime(e.to_string()))?;
     if super::serve::is_locked_out(&config.auth) {
         say("note: `serve` would refuse to start: no key file, no MILLRACE_API_KEY");

@@ -45,6 +45,7 @@ pub(crate) fn run(options: Options) -> Outcome {
         return Err(Failure::Refusal(LOCKED_OUT));
     }
     source::resolve(&config)?;
+    forbid_memory_dumps();
     let log = crate::telemetry::logs::init(&config.log);
     let log = log.map_err(|e| Failure::runtime(format!("cannot start logging: {e}")))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -90,6 +91,13 @@ fn explain(e: anyhow::Error) -> Failure {
         Err(e) if e.is::<KeyError>() => Failure::usage(e.to_string()),
         Err(e) => Failure::runtime(format!("{e:#}")),
     }
+}
+
+/// A core dump would hold prompts, and the environment with its key. An empty filter leaves nothing of
+/// this process's memory in one. Other systems than Linux have no such switch.
+fn forbid_memory_dumps() {
+    // Where it cannot be set there is nothing better to do, and no reason not to serve.
+    let _ = std::fs::write("/proc/self/coredump_filter", "0");
 }
 
 /// Does what a second signal asks for, if the orderly way took too long.

@@ -4,6 +4,7 @@ mod banner;
 mod load;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
@@ -15,6 +16,9 @@ use crate::cli::pull::Interrupt;
 use crate::config::Config;
 use crate::http::{self, App, Shutdown};
 use crate::keys::KeyStore;
+
+/// What an interrupted download gets for removing its files.
+const CLEAN_UP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Serves `config.model` on `listener` until `shutdown` says to end and running requests have ended.
 ///
@@ -31,12 +35,12 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: Shutdown) -> a
     let mut http = tokio::spawn(http::serve(listener, Arc::clone(&app), shutdown));
 
     let interrupt = Interrupt::default();
-    let loading = {
+    let mut loading = {
         let (config, interrupt) = (config.clone(), interrupt.clone());
         tokio::task::spawn_blocking(move || load::load(&config, &interrupt))
     };
     tokio::select! {
-        loaded = loading => match loaded.map_err(panicked).and_then(|loaded| loaded) {
+        loaded = &mut loading => match loaded.map_err(panicked).and_then(|loaded| loaded) {
             Ok(loaded) => {
                 let facts = Facts::of(&config, address, &loaded);
                 app.set_served(loaded.served);
@@ -49,9 +53,11 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: Shutdown) -> a
                 Err(e)
             }
         },
-        // Told to end before there was a model. Loading cannot be stopped, but fetching can.
+        // Told to end before there was a model. Loading cannot be stopped, but fetching can, and it
+        // should have the time to remove what it has so far.
         end = &mut http => {
             interrupt.set();
+            let _ = tokio::time::timeout(CLEAN_UP_TIMEOUT, loading).await;
             ended(end)
         }
     }

@@ -161,6 +161,18 @@ fn keys_are_added_listed_and_revoked() {
 }
 
 #[test]
+fn check_config_looks_into_the_key_file_and_prints_a_template() {
+    let home = tempdir().unwrap();
+    let (code, _, err) = run(&home, &["check-config", "--api-key-file", "none.toml"]);
+    assert_eq!((code, err.lines().count()), (2, 1), "{err}");
+    assert!(err.contains("none.toml"), "{err}");
+    let (code, out, _) = run(&home, &["check-config", "--template"]);
+    assert_eq!(code, 0);
+    let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/config/millrace.toml");
+    assert_eq!(out, std::fs::read_to_string(shipped).unwrap());
+}
+
+#[test]
 fn keys_take_the_file_that_the_server_would() {
     let home = tempdir().unwrap();
     let mut command = millrace(home.path());

@@ -25,6 +25,7 @@ fn it_is_live_while_it_loads_and_ready_afterwards() {
 #[test]
 fn the_banner_says_what_is_served_and_how_to_use_it() {
     let server = Server::start(FAKE, &["--kv-cache-memory", "64MiB"]);
+    server.wait_log("OpenAI(");
     let log = server.log();
     for part in [&server.url("/v1"), "fake", "tokens", "MILLRACE_API_KEY", "curl ", "OpenAI("] {
         assert!(log.contains(part), "{part} not in\n{log}");
@@ -63,6 +64,38 @@ fn a_signal_while_it_loads_or_idles_ends_it_with_0() {
         server.signal(signal);
         assert_eq!(server.wait().code(), Some(0), "{}", server.log());
     }
+}
+
+#[test]
+fn a_signal_while_it_fetches_leaves_nothing_behind() {
+    let home = tempfile::tempdir().unwrap();
+    let python = home.path().join("python");
+    let script = "#!/bin/sh\nwhile [ \"$1\" != --dest ]; do shift; done\n\
+                  echo half > \"$2/half.whl\"; echo started > \"$FIFO\"; exec sleep 1000\n";
+    std::fs::write(&python, script).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&python, mode).unwrap();
+    let fifo = home.path().join("fifo");
+    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    let models = home.path().join("models");
+    let args = ["--model-dir", models.to_str().unwrap()];
+    let mut server = Server::spawn_with("smollm2-135m-instruct", &args, |command| {
+        command.env("MILLRACE_API_KEY", KEY).env("MILLRACE_PYTHON", &python).env("FIFO", &fifo);
+    });
+    assert_eq!(std::fs::read_to_string(&fifo).unwrap(), "started\n");
+    assert_eq!(server.get_public("/health/ready").status, 503);
+    server.signal(Signal::TERM);
+    assert_eq!(server.wait().code(), Some(0));
+    let left = std::fs::read_dir(&models).unwrap().map(|e| e.unwrap().file_name());
+    let left: Vec<_> = left.filter(|n| !n.to_str().unwrap().ends_with(".lock")).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn no_memory_of_it_would_be_in_a_core_dump() {
+    let server = Server::start(FAKE, &[]);
+    let filter = format!("/proc/{}/coredump_filter", server.pid().as_raw_nonzero());
+    assert_eq!(std::fs::read_to_string(filter).unwrap().trim(), "00000000");
 }
 
 #[test]
