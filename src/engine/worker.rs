@@ -106,3 +106,6 @@ impl Worker {
         self.ended.send_replace(Some(ended));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -224,7 +224,7 @@ proptest! {
         seed in any::<u64>(),
     ) {
         let row: Vec<f32> = levels.iter().map(|&x| x as f32 / 4.0).collect();
-        let s = Sampling { temperature, top_k, top_p, min_p, ..Sampling::default() };
+        let s = Sampling { temperature, top_p, top_k, min_p, ..Sampling::default() };
         let expected = reference(&row, &s);
         let mut sampler = Sampler::new(row.len());
         for sample in 0..20 {

@@ -88,6 +88,18 @@ pub(super) struct Transcript {
     pub(super) finished: Option<FinishReason>,
 }
 
+/// Where a request stands, as its client sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// Not submitted, or not accepted.
+    Outside,
+    Accepted,
+    /// The client hung up.
+    Left,
+    /// An abort was sent.
+    Aborted,
+}
+
 /// One request and who sent it.
 #[derive(Debug)]
 pub(super) struct Client {
@@ -98,9 +110,7 @@ pub(super) struct Client {
     choices: Vec<ChoicePlan>,
     events: Option<Receiver<Event>>,
     submitted_at: Option<usize>,
-    accepted: bool,
-    left: bool,
-    aborted: bool,
+    standing: Standing,
     events_read: usize,
     transcripts: Vec<Transcript>,
     terminal: Option<Result<(), FailureKind>>,
@@ -129,10 +139,7 @@ impl Crowd {
     }
 
     pub(super) fn due(&mut self, turn: usize) -> impl Iterator<Item = &mut Client> {
-        self.clients.iter_mut().filter(move |c| c.arrival == turn).map(move |c| {
-            c.submitted_at = Some(turn);
-            c
-        })
+        self.clients.iter_mut().filter(move |c| c.arrival == turn)
     }
 
     pub(super) fn act(
@@ -183,9 +190,7 @@ impl Client {
             choices,
             events: None,
             submitted_at: None,
-            accepted: false,
-            left: false,
-            aborted: false,
+            standing: Standing::Outside,
             events_read: 0,
             terminal: None,
             closed: false,
@@ -213,15 +218,18 @@ impl Client {
         }
     }
 
-    pub(super) fn submitted(&mut self, accepted: bool) {
-        self.accepted = accepted;
-        if !accepted {
+    pub(super) fn submitted(&mut self, turn: usize, accepted: bool) {
+        self.submitted_at = Some(turn);
+        if accepted {
+            self.standing = Standing::Accepted;
+        } else {
             self.events = None;
         }
     }
 
     fn is_open(&self) -> bool {
-        self.accepted && self.events.as_ref().is_some_and(|events| !events.is_closed())
+        self.standing != Standing::Outside
+            && self.events.as_ref().is_some_and(|events| !events.is_closed())
     }
 
     /// The engine could start or go on with it, as far as its channel is concerned.
@@ -233,25 +241,21 @@ impl Client {
 
     /// A request that was aborted is gone after the turn that it was aborted in.
     pub(super) fn check_abort(&self) -> Result<(), String> {
-        if self.aborted && self.is_open() {
+        if self.standing == Standing::Aborted && self.is_open() {
             return Err(format!("aborted, but still in the engine: {self:?}"));
         }
         Ok(())
     }
 
     fn act(&mut self, turn: usize, handle: &EngineHandle, dice: &mut Dice) -> Result<(), String> {
-        let Some(submitted_at) = self.submitted_at.filter(|_| self.accepted) else {
-            return Ok(());
-        };
+        let Some(submitted_at) = self.submitted_at else { return Ok(()) };
         let age = turn - submitted_at;
         match self.manner {
-            Manner::Reads => self.read(usize::MAX),
             Manner::Dawdles { every } if age.is_multiple_of(every) => self.read(dice.up_to(1, 4)),
             Manner::Dawdles { .. } => Ok(()),
             Manner::Stalls { after } => self.read(after.saturating_sub(self.events_read)),
             Manner::Leaves { after } if age == after => {
-                self.left = true;
-                self.events = None;
+                self.hang_up();
                 // Some hang up without a word; for the others the guard sends an abort as well.
                 if dice.chance(0.5) {
                     handle.abort(request_id(self.mark));
@@ -259,11 +263,20 @@ impl Client {
                 Ok(())
             }
             Manner::Aborts { after } if age == after => {
-                self.aborted = true;
+                if self.standing == Standing::Accepted {
+                    self.standing = Standing::Aborted;
+                }
                 handle.abort(request_id(self.mark));
                 Ok(())
             }
-            Manner::Leaves { .. } | Manner::Aborts { .. } => self.read(usize::MAX),
+            Manner::Reads | Manner::Leaves { .. } | Manner::Aborts { .. } => self.read(usize::MAX),
+        }
+    }
+
+    fn hang_up(&mut self) {
+        self.events = None;
+        if self.standing == Standing::Accepted {
+            self.standing = Standing::Left;
         }
     }
 
@@ -290,9 +303,9 @@ impl Client {
         }
         let of = |choice: u32| choice as usize;
         let heard = match &event {
-            Event::Prompt { choice, .. } => self.transcripts.get(of(*choice)),
-            Event::Token(token) => self.transcripts.get(of(token.choice)),
-            Event::ChoiceFinished { choice, .. } => self.transcripts.get(of(*choice)),
+            Event::Prompt { choice, .. }
+            | Event::ChoiceFinished { choice, .. }
+            | Event::Token(TokenEvent { choice, .. }) => self.transcripts.get(of(*choice)),
             Event::Finished(_) | Event::Failed(_) => None,
         };
         let late = heard.is_some_and(|t| {
@@ -322,10 +335,10 @@ impl Client {
         verdict: &Verdict<'_>,
         tally: &mut Tally,
     ) -> Result<(), String> {
-        if !self.accepted {
+        if self.standing == Standing::Outside {
             return Ok(());
         }
-        if !self.left {
+        if self.standing != Standing::Left {
             self.read(usize::MAX)?;
             if !self.closed {
                 return Err(format!("the channel is open after the end: {self:?}"));
@@ -349,7 +362,7 @@ impl Client {
             Some(Err(FailureKind::ClientStalled)) => {
                 matches!(self.manner, Manner::Stalls { .. } | Manner::Dawdles { .. })
             }
-            None => self.left || self.aborted,
+            None => matches!(self.standing, Standing::Left | Standing::Aborted),
         };
         let counter = match self.terminal {
             Some(Ok(())) => &mut tally.finished,

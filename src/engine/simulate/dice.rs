@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-/// SplitMix64 (Steele, Lea, Flood 2014): small, and good enough for accidents.
+/// `SplitMix64` (Steele, Lea, Flood 2014): small, and good enough for accidents.
 #[derive(Debug, Clone)]
 pub(super) struct Dice(u64);
 

@@ -208,7 +208,7 @@ impl Life {
             if got != expected {
                 return Err(format!("submission of {client:?}: {got:?}, should be {expected:?}"));
             }
-            client.submitted(got.is_ok());
+            client.submitted(turn, got.is_ok());
             self.tally.requests += 1;
             self.tally.rejected += u64::from(got.is_err());
         }
