@@ -6,6 +6,8 @@ pub mod decoder;
 pub mod fake;
 pub mod load;
 mod open;
+#[cfg(test)]
+mod oracle_tests;
 
 use crate::backend::{Batch, BlockId};
 pub use open::{Opened, open};
