@@ -5,6 +5,7 @@
 //! output and the MLP, which only the backend sees. That is what lets the CPU backend run a step in
 //! one arena without an allocation, and what keeps the decoder free of shapes.
 
+pub mod candle;
 pub mod cpu;
 
 use std::path::PathBuf;

@@ -10,7 +10,7 @@ mod open;
 mod oracle_tests;
 
 use crate::backend::{Batch, BlockId};
-pub use open::{Opened, open};
+pub use open::{Opened, check_backend, open};
 
 /// What the engine must know of a model.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,10 +1,21 @@
 //! From a model file and the configuration to a model that the engine can drive.
 
+mod limits;
+#[cfg(test)]
+mod tests;
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use super::Model;
-use super::load::gguf::{LoadError, Metadata};
-use crate::config::{BackendConfig, EngineConfig};
+use super::arch::{Description, describe};
+use super::decoder::{Decoder, Limits};
+use super::load::gguf::{Gguf, LoadError, Metadata};
+use super::load::{digest, end_tokens};
+use crate::backend::candle::{CandleBackend, Place};
+use crate::backend::{Backend, BackendError, TensorSource};
+use crate::config::{BackendConfig, Device, EngineConfig, Kernels};
 
 /// A model that is ready to compute, and what the rest of the server must know of its file.
 pub struct Opened {
@@ -29,8 +40,171 @@ pub struct Opened {
 /// One line that names the file and the tensor or key in it, or the option that cannot be met.
 pub fn open(
     path: &Path,
-    _backend: &BackendConfig,
-    _engine: &EngineConfig,
+    backend: &BackendConfig,
+    engine: &EngineConfig,
 ) -> Result<Opened, LoadError> {
-    Err(LoadError::new(path, "cannot be opened yet"))
+    // Everything that comes from the file is checked before it is used. Should a check be missing
+    // here or in a library, it still ends in one line.
+    catch_unwind(AssertUnwindSafe(|| open_checked(path, backend, engine))).unwrap_or_else(|panic| {
+        Err(LoadError::new(path, format!("loading failed: {}", panic_text(panic.as_ref()))))
+    })
+}
+
+/// The first line of what a panic says.
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+    text.and_then(|t| t.lines().next()).unwrap_or("no reason was given")
+}
+
+fn open_checked(
+    path: &Path,
+    backend: &BackendConfig,
+    engine: &EngineConfig,
+) -> Result<Opened, LoadError> {
+    let refuse = |reason: String| LoadError::new(path, reason);
+    let maker = Maker::choose(backend).map_err(refuse)?;
+    let gguf = Gguf::open(path)?;
+    let description = describe(&gguf.metadata, &gguf.tensors, &gguf.unusable)
+        .map_err(|e| refuse(e.to_string()))?;
+    let ends = end_tokens(&gguf.metadata).map_err(|e| refuse(e.to_string()))?;
+    let limits = limits::limits(&description, engine, ends).map_err(refuse)?;
+    let file_digest =
+        digest(path, gguf.header_bytes).map_err(|e| refuse(format!("cannot be read: {e}")))?;
+    let model = maker.load(&description, limits).map_err(|e| refuse(e.to_string()))?;
+    Ok(Opened {
+        model,
+        name: name(&gguf),
+        arch: description.architecture.to_owned(),
+        file_digest,
+        quantization: quantization(&gguf.metadata, &gguf.tensors.values().collect::<Vec<_>>()),
+        load_bytes: gguf.file_bytes,
+        metadata: gguf.metadata,
+    })
+}
+
+/// `general.name` where it is a name, else that of the file.
+fn name(gguf: &Gguf) -> String {
+    let named = gguf.metadata.opt_str("general.name").ok().flatten().map(str::trim);
+    match named.filter(|n| !n.is_empty() && !n.chars().any(char::is_control)) {
+        Some(name) => name.to_owned(),
+        None => gguf.path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
+    }
+}
+
+/// Which backend makes the numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Maker {
+    Candle(Place),
+}
+
+impl Maker {
+    /// Holds the options against each other and against this build.
+    fn choose(config: &BackendConfig) -> Result<Self, String> {
+        let kernels = config.kernels;
+        let place = match config.device {
+            Device::Cpu => Place::Cpu,
+            Device::Cuda => Place::Cuda,
+            Device::Metal => Place::Metal,
+            Device::Auto if !matches!(kernels, Kernels::Auto | Kernels::Candle) => Place::Cpu,
+            Device::Auto => first_device(),
+        };
+        if !place.built_in() {
+            let name = device_name(place);
+            return Err(format!("--device {name}: this build has no {name} support"));
+        }
+        match (place, kernels) {
+            (_, Kernels::Candle | Kernels::Auto) => Ok(Self::Candle(place)),
+            (Place::Cpu, _) => Err(format!("--kernels {}: not built yet", kernels_name(kernels))),
+            (_, _) => Err(format!(
+                "--kernels {} are for the CPU, not for --device {}",
+                kernels_name(kernels),
+                device_name(place)
+            )),
+        }
+    }
+
+    fn load(
+        self,
+        description: &Description,
+        limits: Limits,
+    ) -> Result<Box<dyn Model>, BackendError> {
+        match self {
+            Self::Candle(place) => boxed(CandleBackend::new(place)?, description, limits),
+        }
+    }
+}
+
+fn boxed<B: Backend>(
+    backend: B,
+    description: &Description,
+    limits: Limits,
+) -> Result<Box<dyn Model>, BackendError>
+where
+    B::Linear: 'static,
+    B::Vector: 'static,
+{
+    Ok(Box::new(Decoder::load(backend, description, limits)?))
+}
+
+/// Says whether the options ask for something that this build and machine can do, before any file is
+/// opened.
+///
+/// # Errors
+/// One line that names the option.
+pub fn check_backend(config: &BackendConfig) -> Result<(), String> {
+    Maker::choose(config).map(|_| ())
+}
+
+/// The first accelerator that is built in and there, else the CPU.
+fn first_device() -> Place {
+    let there = |place: &Place| place.built_in() && CandleBackend::new(*place).is_ok();
+    [Place::Cuda, Place::Metal].into_iter().find(there).unwrap_or(Place::Cpu)
+}
+
+fn device_name(place: Place) -> &'static str {
+    match place {
+        Place::Cpu => "cpu",
+        Place::Cuda => "cuda",
+        Place::Metal => "metal",
+    }
+}
+
+fn kernels_name(kernels: Kernels) -> &'static str {
+    match kernels {
+        Kernels::Auto => "auto",
+        Kernels::Avx512 => "avx512",
+        Kernels::AvxVnni => "avxvnni",
+        Kernels::Avx2 => "avx2",
+        Kernels::Neon => "neon",
+        Kernels::Scalar => "scalar",
+        Kernels::Candle => "candle",
+    }
+}
+
+/// The name of `general.file_type` (`enum llama_ftype`), else of the type that most bytes have.
+fn quantization(metadata: &Metadata, tensors: &[&TensorSource]) -> String {
+    let named = match metadata.opt_u32("general.file_type").ok().flatten() {
+        Some(0) => "F32",
+        Some(1) => "F16",
+        Some(2) => "Q4_0",
+        Some(3) => "Q4_1",
+        Some(7) => "Q8_0",
+        Some(8) => "Q5_0",
+        Some(9) => "Q5_1",
+        Some(14) => "Q4_K_S",
+        Some(15) => "Q4_K_M",
+        Some(16) => "Q5_K_S",
+        Some(17) => "Q5_K_M",
+        Some(18) => "Q6_K",
+        Some(32) => "BF16",
+        _ => "",
+    };
+    if !named.is_empty() {
+        return named.to_owned();
+    }
+    let bytes_of =
+        |kind| tensors.iter().filter(|t| t.kind == kind).map(|t| t.byte_len() as u64).sum::<u64>();
+    let most = crate::backend::BlockType::ALL.into_iter().max_by_key(|&kind| bytes_of(kind));
+    most.map_or("unknown", crate::backend::BlockType::label).to_owned()
 }

@@ -106,19 +106,21 @@ pub struct LayerDescription {
     pub post_mlp_norm: Option<TensorSource>,
 }
 
-/// Describes the model that `metadata` and `tensors` hold.
+/// Describes the model that `metadata` and `tensors` hold. `unusable` are further tensors of the file,
+/// with the reason why: needing one of them is an error.
 ///
 /// # Errors
 /// An architecture that is not built, a missing or impossible hyperparameter, a tensor that is
-/// missing, has another shape than the hyperparameters say, or has no use here: a weight that the
-/// decoder would ignore means that its numbers would be wrong.
+/// missing, has another shape than the hyperparameters say, or has no use here although it means
+/// something elsewhere: a weight that the decoder would ignore means that its numbers would be wrong.
 pub fn describe(
     metadata: &Metadata,
     tensors: &BTreeMap<String, TensorSource>,
+    unusable: &BTreeMap<String, String>,
 ) -> Result<Description, Refused> {
     let family = family(metadata)?;
     let hyper = Hyper::new(metadata, family.name);
-    let mut tensors = Tensors::new(tensors);
+    let mut tensors = Tensors::new(tensors, unusable);
     let embedding = tensors.matrix_of_any_height("token_embd.weight")?;
     let shape = hyper.shape(embedding.rows)?;
     if embedding.cols != shape.hidden {
@@ -147,7 +149,7 @@ pub fn describe(
         layers,
         shape,
     };
-    tensors.nothing_left()?;
+    tensors.nothing_meaningful_left(shape.layers)?;
     Ok(description)
 }
 

@@ -4,10 +4,64 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Refused;
 use crate::backend::TensorSource;
+use crate::model::load::gguf::shown;
+
+/// Parts of a layer that some architecture computes with (`LLM_TENSOR_NAMES` of llama.cpp). A file
+/// that has one of them for which its own architecture has no use would be computed wrongly.
+const LAYER_PARTS: [&str; 36] = [
+    "attn_norm_2.weight",
+    "attn_q.bias",
+    "attn_k.bias",
+    "attn_v.bias",
+    "attn_output.bias",
+    "attn_q_norm.weight",
+    "attn_k_norm.weight",
+    "attn_qkv.weight",
+    "attn_qkv.bias",
+    "attn_gate.weight",
+    "attn_sinks.weight",
+    "attn_sub_norm.weight",
+    "attn_output_norm.weight",
+    "attn_norm.bias",
+    "post_attention_norm.weight",
+    "post_ffw_norm.weight",
+    "pre_ffw_norm_2.weight",
+    "layer_output_norm.weight",
+    "layer_output_scale.weight",
+    "ffn_norm.bias",
+    "ffn_sub_norm.weight",
+    "ffn_gate.bias",
+    "ffn_up.bias",
+    "ffn_down.bias",
+    "ffn_gate_inp.weight",
+    "ffn_gate_exps.weight",
+    "ffn_up_exps.weight",
+    "ffn_down_exps.weight",
+    "ffn_gate_shexp.weight",
+    "ffn_up_shexp.weight",
+    "ffn_down_shexp.weight",
+    "exp_probs_b.bias",
+    "ssm_in.weight",
+    "ssm_out.weight",
+    "inp_gate.weight",
+    "proj.weight",
+];
+/// The same outside of the layers.
+const GLOBAL_PARTS: [&str; 7] = [
+    "output.bias",
+    "output_norm.bias",
+    "token_embd_norm.weight",
+    "position_embd.weight",
+    "per_layer_token_embd.weight",
+    "rope_factors_long.weight",
+    "rope_factors_short.weight",
+];
 
 /// The tensors of a file, and which of them were asked for.
 pub(super) struct Tensors<'a> {
     all: &'a BTreeMap<String, TensorSource>,
+    /// Those that the file has but nobody can use, and why: a clause without its subject.
+    unusable: &'a BTreeMap<String, String>,
     used: BTreeSet<&'a str>,
 }
 
@@ -20,20 +74,24 @@ pub(super) fn mis_shaped(source: &TensorSource, rows: usize, cols: usize) -> Ref
 }
 
 impl<'a> Tensors<'a> {
-    pub(super) fn new(all: &'a BTreeMap<String, TensorSource>) -> Self {
-        Self { all, used: BTreeSet::new() }
+    pub(super) fn new(
+        all: &'a BTreeMap<String, TensorSource>,
+        unusable: &'a BTreeMap<String, String>,
+    ) -> Self {
+        Self { all, unusable, used: BTreeSet::new() }
     }
 
+    /// Whether the file has it, of use or not: what it has must not be taken for absent.
     pub(super) fn has(&self, name: &str) -> bool {
-        self.all.contains_key(name)
+        self.all.contains_key(name) || self.unusable.contains_key(name)
     }
 
     /// The embedding: its height is what tells the vocabulary's size.
     pub(super) fn matrix_of_any_height(&mut self, name: &str) -> Result<TensorSource, Refused> {
-        let (name, source) = self
-            .all
-            .get_key_value(name)
-            .ok_or_else(|| Refused(format!("tensor {name} is missing")))?;
+        let (name, source) = self.all.get_key_value(name).ok_or_else(|| {
+            let reason = self.unusable.get(name).map_or("is missing", String::as_str);
+            Refused(format!("tensor {name} {reason}"))
+        })?;
         self.used.insert(name);
         Ok(source.clone())
     }
@@ -74,14 +132,24 @@ impl<'a> Tensors<'a> {
         self.optional_matrix(name, 1, len)
     }
 
-    /// Refuses a file with tensors that nothing asked for.
-    pub(super) fn nothing_left(&self) -> Result<(), Refused> {
-        match self.all.keys().find(|n| !self.used.contains(n.as_str())) {
-            None => Ok(()),
-            Some(name) => {
-                let shown: String = name.chars().take(96).collect();
-                Err(Refused(format!("tensor {shown:?} has no use in this architecture")))
+    /// Refuses a file with tensors that nothing asked for although they mean something in the first
+    /// `layers` layers. Whatever else is left over may lie there.
+    pub(super) fn nothing_meaningful_left(&self, layers: usize) -> Result<(), Refused> {
+        let names = self.all.keys().chain(self.unusable.keys());
+        for name in names.filter(|n| !self.used.contains(n.as_str())) {
+            if meaningful(name, layers) {
+                let name = shown(name);
+                return Err(Refused(format!("tensor {name} has no use in this architecture")));
             }
+            tracing::debug!(tensor = shown(name), "left aside");
         }
+        Ok(())
     }
+}
+
+fn meaningful(name: &str, layers: usize) -> bool {
+    let Some((layer, part)) = name.strip_prefix("blk.").and_then(|n| n.split_once('.')) else {
+        return GLOBAL_PARTS.contains(&name);
+    };
+    layer.parse::<usize>().is_ok_and(|l| l < layers) && LAYER_PARTS.contains(&part)
 }

@@ -80,23 +80,23 @@ fn model(arch: &str) -> (Metadata, Tensors) {
 }
 
 fn refusal(meta: &Metadata, tensors: &Tensors) -> String {
-    describe(meta, tensors).unwrap_err().to_string()
+    describe(meta, tensors, &BTreeMap::new()).unwrap_err().to_string()
 }
 
 #[test]
 fn each_family_is_what_its_papers_say() {
     let (meta, t) = model("llama");
-    let llama = describe(&meta, &t).unwrap();
+    let llama = describe(&meta, &t, &BTreeMap::new()).unwrap();
     assert_eq!(llama.ropes[0].pairs, RopePairs::Interleaved);
     assert_eq!(llama.ropes[0].inv_freq.len(), HEAD_DIM / 2);
     assert!(llama.head.is_none() && llama.layers.iter().all(|l| l.window.is_none()));
     assert!((llama.attention_scale - 1.0 / (HEAD_DIM as f32).sqrt()).abs() < 1e-9);
     let (meta, t) = model("qwen2");
-    let qwen = describe(&meta, &t).unwrap();
+    let qwen = describe(&meta, &t, &BTreeMap::new()).unwrap();
     assert_eq!(qwen.ropes[0].pairs, RopePairs::Halves);
     assert!(qwen.layers.iter().all(|l| l.qkv_bias.is_some()));
     let (meta, t) = model("gemma3");
-    let gemma = describe(&meta, &t).unwrap();
+    let gemma = describe(&meta, &t, &BTreeMap::new()).unwrap();
     assert!((gemma.embed_scale - 8.0).abs() < 1e-9);
     let global: Vec<usize> = (0..12).filter(|&i| gemma.layers[i].window.is_none()).collect();
     assert_eq!(global, [5, 11]);
@@ -113,7 +113,7 @@ fn what_a_file_may_add_is_taken() {
     let text = |s: &str| Value::String(s.to_owned());
     meta.values.insert("llama.rope.scaling.type".to_owned(), text("linear"));
     meta.values.insert("llama.rope.scaling.factor".to_owned(), Value::F64(4.0));
-    let d = describe(&meta, &t).unwrap();
+    let d = describe(&meta, &t, &BTreeMap::new()).unwrap();
     assert!(d.head.is_some() && d.rope_factors.is_some());
     assert!((d.ropes[0].inv_freq[0] - 0.25).abs() < 1e-9);
     meta.values.insert("llama.rope.scaling.type".to_owned(), text("yarn"));
@@ -142,6 +142,23 @@ fn refusals_name_what_is_wrong() {
     let (meta, mut t) = model("qwen2");
     t.remove("blk.0.attn_k.bias");
     assert_eq!(refusal(&meta, &t), "tensor blk.0.attn_k.bias is missing");
+}
+
+#[test]
+fn what_has_no_meaning_may_lie_there() {
+    let (meta, mut t) = model("llama");
+    tensor(&mut t, "extra.weight", 3, 5);
+    tensor(&mut t, "blk.0.attn_rot_embd", 1, 16);
+    tensor(&mut t, "blk.12.ffn_gate_inp.weight", 8, HIDDEN);
+    let mut unusable = BTreeMap::from([("other".to_owned(), "has type I8".to_owned())]);
+    describe(&meta, &t, &unusable).unwrap();
+    // What cannot be used is not absent: a head of its own must not give way to the embedding.
+    unusable.insert("output.weight".to_owned(), "has type IQ2_XXS".to_owned());
+    let refused = describe(&meta, &t, &unusable).unwrap_err();
+    assert_eq!(refused.to_string(), "tensor output.weight has type IQ2_XXS");
+    let unusable = BTreeMap::from([("blk.1.attn_q_norm.weight".to_owned(), "is empty".to_owned())]);
+    let refused = describe(&meta, &t, &unusable).unwrap_err();
+    assert!(refused.to_string().contains("blk.1.attn_q_norm.weight has no use"));
 }
 
 proptest! {
@@ -173,7 +190,7 @@ proptest! {
         } else {
             meta.values.insert(format!("{arch}.{extra}"), value);
         }
-        if let Err(refused) = describe(&meta, &t) {
+        if let Err(refused) = describe(&meta, &t, &BTreeMap::new()) {
             prop_assert!(!refused.0.is_empty() && refused.0.len() < 300 && !refused.0.contains('\n'));
         }
     }

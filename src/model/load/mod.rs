@@ -1,3 +1,8 @@
 //! Loading: file formats in, tensors and metadata out. Nothing is believed that was not checked.
 
+mod digest;
+mod end_tokens;
 pub mod gguf;
+
+pub use digest::digest;
+pub use end_tokens::end_tokens;

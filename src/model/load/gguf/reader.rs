@@ -81,7 +81,7 @@ impl<R: Read> Reader<R> {
     fn array<const N: usize>(&mut self) -> Result<[u8; N], String> {
         self.advance(N as u64)?;
         let mut bytes = [0; N];
-        self.input.read_exact(&mut bytes).map_err(unreadable)?;
+        self.input.read_exact(&mut bytes).map_err(|e| unreadable(&e))?;
         Ok(bytes)
     }
 
@@ -96,16 +96,16 @@ impl<R: Read> Reader<R> {
     fn bytes(&mut self, len: u64) -> Result<Vec<u8>, String> {
         self.advance(len)?;
         let mut bytes = vec![0; len as usize];
-        self.input.read_exact(&mut bytes).map_err(unreadable)?;
+        self.input.read_exact(&mut bytes).map_err(|e| unreadable(&e))?;
         Ok(bytes)
     }
 
     fn skip(&mut self, len: u64) -> Result<(), String> {
         self.advance(len)?;
         let skipped = io::copy(&mut self.input.by_ref().take(len), &mut io::sink());
-        match skipped.map_err(unreadable)? {
+        match skipped.map_err(|e| unreadable(&e))? {
             n if n == len => Ok(()),
-            _ => Err(unreadable(io::ErrorKind::UnexpectedEof.into())),
+            _ => Err(unreadable(&io::ErrorKind::UnexpectedEof.into())),
         }
     }
 
@@ -221,7 +221,7 @@ impl<R: Read> Reader<R> {
     }
 }
 
-fn unreadable(e: io::Error) -> String {
+fn unreadable(e: &io::Error) -> String {
     format!("cannot be read: {e}")
 }
 

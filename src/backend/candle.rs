@@ -1,0 +1,276 @@
+//! The backend on candle's tensors: CUDA, Metal, and any CPU. On the CPU it is the reference that our
+//! own kernels are measured against: it shares nothing with them but the model file.
+//!
+//! Simple before fast: a step runs operation by operation, and attention gathers the blocks of each
+//! sequence. Matrix products choose their order by shape, so the bits of an answer may depend on what
+//! else is in the batch (architecture invariant 7 does not hold here, as [`Backend`] says).
+//!
+//! candle brings its own threads: their number is `RAYON_NUM_THREADS`, not an option of ours.
+
+mod cache;
+mod rotary;
+mod weights;
+
+use candle_core::{DType, Device, Tensor};
+use candle_nn::ops;
+
+use super::{
+    Activation, Attention, Backend, BackendError, Batch, GatedMlp, KvDtype, LogitRows, Norm,
+    Reserve, Rope, TensorSource,
+};
+use cache::{Cache, Span};
+use rotary::Rotary;
+use weights::Linear;
+
+/// Where candle computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    Cpu,
+    /// The first CUDA device.
+    Cuda,
+    /// The first Metal device.
+    Metal,
+}
+
+impl Place {
+    /// Whether this build can reach it.
+    pub fn built_in(self) -> bool {
+        match self {
+            Self::Cpu => true,
+            Self::Cuda => cfg!(feature = "cuda"),
+            Self::Metal => cfg!(feature = "metal"),
+        }
+    }
+}
+
+/// See the module.
+pub struct CandleBackend {
+    device: Device,
+    name: &'static str,
+    reserved: Option<Reserved>,
+    step: Step,
+    /// What [`Backend::logits`] lends out.
+    logits: Vec<f32>,
+}
+
+struct Reserved {
+    plan: Reserve,
+    cache: Cache,
+}
+
+/// The registers of a step, and where its rows belong.
+#[derive(Default)]
+struct Step {
+    tokens: Vec<u32>,
+    spans: Vec<Span>,
+    logit_rows: Vec<u32>,
+    rotary: Rotary,
+    x: Option<Tensor>,
+    qkv: Option<Tensor>,
+    q: Option<Tensor>,
+    attn: Option<Tensor>,
+}
+
+type Result<T> = std::result::Result<T, BackendError>;
+
+fn failed(e: impl std::fmt::Display) -> BackendError {
+    BackendError::Device(e.to_string())
+}
+
+/// A register that an earlier operation of the step must have filled.
+fn filled<'a, T>(register: &'a Option<T>, name: &str) -> Result<&'a T> {
+    register.as_ref().ok_or_else(|| BackendError::Device(format!("{name} is read before written")))
+}
+
+impl CandleBackend {
+    /// # Errors
+    /// A device that this build cannot reach, or that is not there.
+    pub fn new(place: Place) -> Result<Self> {
+        let (device, name) = match place {
+            Place::Cpu => (Device::Cpu, "candle/cpu"),
+            Place::Cuda => (Device::new_cuda(0).map_err(failed)?, "candle/cuda:0"),
+            Place::Metal => (Device::new_metal(0).map_err(failed)?, "candle/metal:0"),
+        };
+        Ok(Self { device, name, reserved: None, step: Step::default(), logits: Vec::new() })
+    }
+
+    fn reserved(&self) -> Result<&Reserved> {
+        filled(&self.reserved, "the KV cache")
+    }
+
+    fn norm(x: &Tensor, norm: Norm<'_, Tensor>) -> candle_core::Result<Tensor> {
+        ops::rms_norm(&x.contiguous()?, norm.weight, norm.eps)
+    }
+
+    /// `x += post(y)`
+    fn add(&mut self, y: &Tensor, post: Option<Norm<'_, Tensor>>) -> Result<()> {
+        let x = filled(&self.step.x, "x")?;
+        let sum = match post {
+            Some(post) => Self::norm(y, post).and_then(|y| x + y),
+            None => x + y,
+        };
+        self.step.x = Some(sum.map_err(failed)?);
+        Ok(())
+    }
+}
+
+impl Backend for CandleBackend {
+    type Linear = Linear;
+    type Vector = Tensor;
+
+    fn load_linear(&self, parts: &[TensorSource]) -> Result<Linear> {
+        Linear::load(parts, &self.device)
+    }
+
+    fn load_vector(&self, parts: &[TensorSource]) -> Result<Tensor> {
+        weights::load_vector(parts, &self.device)
+    }
+
+    fn reserve(&mut self, plan: &Reserve) -> Result<()> {
+        let dtype = match plan.kv_dtype {
+            KvDtype::F16 => DType::F16,
+            KvDtype::F32 => DType::F32,
+        };
+        let cache = Cache::new(&plan.shape, plan.blocks, dtype, &self.device).map_err(failed)?;
+        self.reserved = Some(Reserved { plan: *plan, cache });
+        Ok(())
+    }
+
+    fn begin(&mut self, batch: &Batch<'_>) -> Result<()> {
+        let mut step = Step::default();
+        let mut positions = Vec::with_capacity(batch.rows());
+        for slice in batch.slices {
+            let first_row = step.tokens.len();
+            let rows = slice.tokens.len();
+            step.tokens.extend_from_slice(slice.tokens);
+            positions.extend(slice.start..slice.start + rows);
+            let (from, to) = (first_row as u32, (first_row + rows) as u32);
+            match slice.logits {
+                LogitRows::None => {}
+                LogitRows::Last => step.logit_rows.extend((from..to).last()),
+                LogitRows::All => step.logit_rows.extend(from..to),
+            }
+            if rows > 0 {
+                let blocks = slice.blocks.to_vec();
+                step.spans.push(Span { first_row, rows, start: slice.start, blocks });
+            }
+        }
+        if step.tokens.is_empty() {
+            return Err(failed("a step without tokens"));
+        }
+        let reserved = self.reserved.as_mut();
+        let reserved = reserved.ok_or_else(|| failed("a step before the KV cache"))?;
+        reserved.cache.begin(&step.spans).map_err(failed)?;
+        step.rotary = Rotary::new(positions);
+        self.step = step;
+        Ok(())
+    }
+
+    fn embed(&mut self, table: &Linear, scale: f32) -> Result<()> {
+        let embed = || {
+            let ids = Tensor::new(&self.step.tokens[..], &self.device)?;
+            table.rows(&ids)?.affine(scale.into(), 0.0)
+        };
+        self.step.x = Some(embed().map_err(failed)?);
+        Ok(())
+    }
+
+    fn norm_qkv(
+        &mut self,
+        norm: Norm<'_, Tensor>,
+        w: &Linear,
+        bias: Option<&Tensor>,
+    ) -> Result<()> {
+        let x = filled(&self.step.x, "x")?;
+        let project = || {
+            let qkv = w.forward(&Self::norm(x, norm)?)?;
+            bias.map_or(Ok(qkv.clone()), |b| qkv.broadcast_add(b))
+        };
+        self.step.qkv = Some(project().map_err(failed)?);
+        Ok(())
+    }
+
+    fn rope_write_kv(
+        &mut self,
+        layer: usize,
+        qk_norm: Option<(Norm<'_, Tensor>, Norm<'_, Tensor>)>,
+        rope: &Rope,
+    ) -> Result<()> {
+        let shape = self.reserved()?.plan.shape;
+        let qkv = filled(&self.step.qkv, "qkv")?;
+        let (cos, sin) = self.step.rotary.tables(rope, &self.device).map_err(failed)?;
+        let rows = self.step.tokens.len();
+        let d = shape.head_dim;
+        let (q_width, kv_width) = (shape.heads * d, shape.kv_heads * d);
+        let part = |from, width: usize| {
+            qkv.narrow(1, from, width)?.contiguous()?.reshape((rows, width / d, d))
+        };
+        let turned = |x: Tensor, norm: Option<Norm<'_, Tensor>>| {
+            let x = norm.map_or(Ok(x.clone()), |n| Self::norm(&x, n))?;
+            rotary::apply(&x, rope, &cos, &sin)
+        };
+        let (q_norm, k_norm) = qk_norm.unzip();
+        let split = || {
+            let q = turned(part(0, q_width)?, q_norm)?;
+            let k = turned(part(q_width, kv_width)?, k_norm)?;
+            candle_core::Result::Ok((q, k, part(q_width + kv_width, kv_width)?))
+        };
+        let (q, k, v) = split().map_err(failed)?;
+        self.reserved()?.cache.write(layer, &k, &v).map_err(failed)?;
+        self.step.q = Some(q);
+        Ok(())
+    }
+
+    fn attention(&mut self, attention: Attention) -> Result<()> {
+        let q = filled(&self.step.q, "q")?;
+        let cache = &self.reserved()?.cache;
+        let attn = cache.attend(q, &self.step.spans, &attention).map_err(failed)?;
+        self.step.attn = Some(attn);
+        Ok(())
+    }
+
+    fn project_add(&mut self, w: &Linear, post: Option<Norm<'_, Tensor>>) -> Result<()> {
+        let y = w.forward(filled(&self.step.attn, "attn")?).map_err(failed)?;
+        self.add(&y, post)
+    }
+
+    fn gated_mlp_add(&mut self, mlp: GatedMlp<'_, Self>) -> Result<()> {
+        let x = filled(&self.step.x, "x")?;
+        let compute = || {
+            let gate_up = mlp.gate_up.forward(&Self::norm(x, mlp.norm)?)?;
+            let hidden = match mlp.activation {
+                Activation::Silu => ops::swiglu(&gate_up)?,
+                // candle's `gelu` is the approximation by tanh.
+                Activation::GeluTanh => {
+                    let halves = gate_up.chunk(2, 1)?;
+                    (halves[0].gelu()? * &halves[1])?
+                }
+            };
+            mlp.down.forward(&hidden.contiguous()?)
+        };
+        let y = compute().map_err(failed)?;
+        self.add(&y, mlp.post)
+    }
+
+    fn logits(&mut self, norm: Norm<'_, Tensor>, head: &Linear) -> Result<&[f32]> {
+        self.logits.clear();
+        if !self.step.logit_rows.is_empty() {
+            let x = filled(&self.step.x, "x")?;
+            let compute = || {
+                let rows = Tensor::new(&self.step.logit_rows[..], &self.device)?;
+                let x = Self::norm(&x.index_select(&rows, 0)?, norm)?;
+                head.forward(&x)?.flatten_all()?.to_vec1::<f32>()
+            };
+            self.logits = compute().map_err(failed)?;
+        }
+        Ok(&self.logits)
+    }
+
+    fn recover(&mut self) {
+        self.step = Step::default();
+    }
+
+    fn name(&self) -> String {
+        self.name.to_owned()
+    }
+}

@@ -1,0 +1,99 @@
+//! From the blocks of a model file to candle's quantised tensors, without candle's reader of files.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+
+use candle_core::quantized::{GgmlDType, QMatMul, QStorage, QTensor};
+use candle_core::{Device, Module, Tensor};
+
+use crate::backend::{BackendError, BlockType, TensorSource};
+
+/// A matrix of several tensors of the file, stacked by rows. Neighbours of one block type are one
+/// matrix; others are multiplied one by one.
+pub struct Linear {
+    parts: Vec<QMatMul>,
+}
+
+impl Linear {
+    pub(super) fn load(sources: &[TensorSource], device: &Device) -> Result<Self, BackendError> {
+        let alike = |a: &TensorSource, b: &TensorSource| (a.kind, a.cols) == (b.kind, b.cols);
+        let parts = sources.chunk_by(alike).map(|group| {
+            let tensor = load(group, device)?;
+            QMatMul::from_qtensor(tensor).map_err(|e| unusable(&group[0], e))
+        });
+        Ok(Self { parts: parts.collect::<Result<_, _>>()? })
+    }
+
+    /// `x` is `[m, cols]` and contiguous; the result `[m, rows]`.
+    pub(super) fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        if let [one] = &self.parts[..] {
+            return one.forward(x);
+        }
+        let all = self.parts.iter().map(|p| p.forward(x)).collect::<Result<Vec<_>, _>>()?;
+        Tensor::cat(&all, 1)
+    }
+
+    /// The rows `ids`, as an embedding wants them.
+    pub(super) fn rows(&self, ids: &Tensor) -> candle_core::Result<Tensor> {
+        match &self.parts[..] {
+            [one] => one.embedding(ids),
+            _ => candle_core::bail!("an embedding of several tensors"),
+        }
+    }
+}
+
+/// Joins one-row tensors of any block type into one vector of f32.
+pub(super) fn load_vector(
+    sources: &[TensorSource],
+    device: &Device,
+) -> Result<Tensor, BackendError> {
+    let mut parts = Vec::with_capacity(sources.len());
+    for source in sources {
+        let tensor = load(std::slice::from_ref(source), device)?;
+        let flat = tensor.dequantize(device).and_then(|t| t.flatten_all());
+        parts.push(flat.map_err(|e| unusable(source, e))?);
+    }
+    Tensor::cat(&parts, 0).map_err(|e| BackendError::Device(e.to_string()))
+}
+
+fn unusable(source: &TensorSource, reason: impl std::fmt::Display) -> BackendError {
+    BackendError::Tensor { name: source.name.clone(), reason: reason.to_string() }
+}
+
+/// Stacks tensors of one type and width.
+fn load(group: &[TensorSource], device: &Device) -> Result<QTensor, BackendError> {
+    let first = &group[0];
+    let mut bytes = vec![0; group.iter().map(TensorSource::byte_len).sum()];
+    let mut rest = &mut bytes[..];
+    for source in group {
+        let (piece, after) = rest.split_at_mut(source.byte_len());
+        read(source, piece).map_err(|e| unusable(source, e))?;
+        rest = after;
+    }
+    let rows: usize = group.iter().map(|s| s.rows).sum();
+    QStorage::from_data(bytes.into(), device, dtype(first.kind))
+        .and_then(|storage| QTensor::new(storage, (rows, first.cols)))
+        .map_err(|e| unusable(first, e))
+}
+
+fn read(source: &TensorSource, into: &mut [u8]) -> std::io::Result<()> {
+    let mut file = File::open(&source.path)?;
+    file.seek(SeekFrom::Start(source.offset))?;
+    file.read_exact(into)
+}
+
+fn dtype(kind: BlockType) -> GgmlDType {
+    match kind {
+        BlockType::F32 => GgmlDType::F32,
+        BlockType::F16 => GgmlDType::F16,
+        BlockType::BF16 => GgmlDType::BF16,
+        BlockType::Q4_0 => GgmlDType::Q4_0,
+        BlockType::Q4_1 => GgmlDType::Q4_1,
+        BlockType::Q5_0 => GgmlDType::Q5_0,
+        BlockType::Q5_1 => GgmlDType::Q5_1,
+        BlockType::Q8_0 => GgmlDType::Q8_0,
+        BlockType::Q4K => GgmlDType::Q4K,
+        BlockType::Q5K => GgmlDType::Q5K,
+        BlockType::Q6K => GgmlDType::Q6K,
+    }
+}
