@@ -1,6 +1,9 @@
 //! One decoder for all architectures and backends: a [`Description`] says what to load, the
 //! [`Backend`] computes. A step is `begin`, `embed`, the layers, `logits`.
 
+#[cfg(test)]
+mod tests;
+
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 

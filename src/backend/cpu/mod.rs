@@ -1,11 +1,213 @@
-//! Our own kernels for CPUs.
+//! Our own kernels for CPUs: packed weights, activations quantised by 32, paged attention, all in
+//! registers reserved once. [`CpuBackend`] puts them together; no step allocates.
 #![allow(unsafe_code)]
 
 pub(crate) mod act;
+mod attention;
 pub mod gemm;
+mod input;
+mod kv;
+mod lanes;
+mod ops;
 pub(crate) mod pack;
+mod plan;
 pub mod pool;
 pub mod quant;
 mod read;
+mod registers;
+mod rope;
+mod rows;
+mod step;
+#[cfg(test)]
+mod tests;
 
+use kv::KvCache;
+use ops::Ops;
+use plan::Plan;
+use registers::Registers;
+use rope::Angles;
+
+use self::gemm::{Kernels, Tier};
 pub use self::pack::Packed;
+use self::pool::Pool;
+use crate::backend::{
+    Attention, Backend, BackendError, Batch, GatedMlp, Norm, Reserve, Rope, TensorSource,
+};
+use crate::config;
+
+/// The CPU backend: a pool of threads, a tier of kernels, and the registers of a step.
+pub struct CpuBackend {
+    pool: Pool,
+    kernels: Kernels,
+    ops: &'static Ops,
+    machine: Option<Machine>,
+}
+
+/// Who computes a phase, and with what.
+struct Crew<'a> {
+    pool: &'a mut Pool,
+    kernels: Kernels,
+    ops: &'static Ops,
+}
+
+/// What [`Backend::reserve`] makes room for.
+struct Machine {
+    plan: Plan,
+    kv: KvCache,
+    registers: Registers,
+    angles: Angles,
+}
+
+impl CpuBackend {
+    /// A backend of `threads` threads (`None`: one a core) with the best tier that the machine has,
+    /// or the one that `kernels` names.
+    ///
+    /// # Errors
+    /// The machine lacks the tier that was named, or threads cannot be started.
+    pub fn new(threads: Option<usize>, kernels: config::Kernels) -> Result<Self, BackendError> {
+        let tier = choose(kernels)?;
+        let threads = match threads {
+            Some(n) => n.max(1),
+            None => std::thread::available_parallelism().map_or(1, usize::from),
+        };
+        let pool = Pool::new(threads)
+            .map_err(|e| BackendError::Device(format!("cannot start {threads} threads: {e}")))?;
+        Ok(Self { pool, kernels: tier, ops: ops::of(tier.tier()), machine: None })
+    }
+
+    fn machine(&mut self) -> Result<(Crew<'_>, &mut Machine), BackendError> {
+        let crew = Crew { pool: &mut self.pool, kernels: self.kernels, ops: self.ops };
+        match &mut self.machine {
+            Some(machine) => Ok((crew, machine)),
+            None => Err(BackendError::Device("no room was reserved before the step".to_owned())),
+        }
+    }
+}
+
+fn choose(kernels: config::Kernels) -> Result<Kernels, BackendError> {
+    let tier = match kernels {
+        config::Kernels::Auto => Tier::detect(),
+        config::Kernels::Scalar => Tier::Scalar,
+        config::Kernels::Avx2 => Tier::Avx2,
+        config::Kernels::Avx512 => Tier::Avx512,
+        other => {
+            let reason = format!("{other:?} kernels are not among the CPU's tiers");
+            return Err(BackendError::Device(reason.to_lowercase()));
+        }
+    };
+    Kernels::new(tier).ok_or_else(|| {
+        BackendError::Device(format!("this processor lacks what {} kernels need", tier.name()))
+    })
+}
+
+impl Backend for CpuBackend {
+    type Linear = Packed;
+    type Vector = Vec<f32>;
+
+    fn load_linear(&self, parts: &[TensorSource]) -> Result<Packed, BackendError> {
+        Packed::load(parts)
+    }
+
+    fn load_vector(&self, parts: &[TensorSource]) -> Result<Vec<f32>, BackendError> {
+        let mut joined = Vec::new();
+        for part in parts {
+            let packed = Packed::load(std::slice::from_ref(part))?;
+            let mut values = vec![0.0; part.cols];
+            packed.dequant_row(0, &mut values);
+            joined.extend_from_slice(&values);
+        }
+        Ok(joined)
+    }
+
+    fn reserve(&mut self, plan: &Reserve) -> Result<(), BackendError> {
+        if !plan.shape.head_dim.is_multiple_of(lanes::LANES) {
+            return Err(BackendError::Device(format!(
+                "heads of {} elements need the candle kernels: these take multiples of 16",
+                plan.shape.head_dim
+            )));
+        }
+        let threads = self.pool.threads();
+        self.machine = Some(Machine {
+            plan: Plan::reserve(plan, threads),
+            kv: KvCache::reserve(plan)?,
+            registers: Registers::reserve(plan, threads)?,
+            angles: Angles::reserve(plan),
+        });
+        Ok(())
+    }
+
+    fn begin(&mut self, batch: &Batch<'_>) -> Result<(), BackendError> {
+        let (_, machine) = self.machine()?;
+        machine.plan.fill(batch);
+        machine.angles.forget();
+        Ok(())
+    }
+
+    fn embed(&mut self, table: &Packed, scale: f32) -> Result<(), BackendError> {
+        let (crew, machine) = self.machine()?;
+        machine.embed(crew, table, scale);
+        Ok(())
+    }
+
+    fn norm_qkv(
+        &mut self,
+        norm: Norm<'_, Vec<f32>>,
+        w: &Packed,
+        bias: Option<&Vec<f32>>,
+    ) -> Result<(), BackendError> {
+        let (crew, machine) = self.machine()?;
+        machine.norm_qkv(crew, norm, w, bias.map(Vec::as_slice));
+        Ok(())
+    }
+
+    fn rope_write_kv(
+        &mut self,
+        layer: usize,
+        qk_norm: Option<(Norm<'_, Vec<f32>>, Norm<'_, Vec<f32>>)>,
+        rope: &Rope,
+    ) -> Result<(), BackendError> {
+        let (crew, machine) = self.machine()?;
+        machine.rope_write_kv(crew, layer, qk_norm, rope);
+        Ok(())
+    }
+
+    fn attention(&mut self, attention: Attention) -> Result<(), BackendError> {
+        let (crew, machine) = self.machine()?;
+        machine.attention(crew, attention);
+        Ok(())
+    }
+
+    fn project_add(
+        &mut self,
+        w: &Packed,
+        post: Option<Norm<'_, Vec<f32>>>,
+    ) -> Result<(), BackendError> {
+        let (crew, machine) = self.machine()?;
+        machine.project_add(crew, w, post);
+        Ok(())
+    }
+
+    fn gated_mlp_add(&mut self, mlp: GatedMlp<'_, Self>) -> Result<(), BackendError> {
+        let (crew, machine) = self.machine()?;
+        machine.gated_mlp_add(crew, mlp);
+        Ok(())
+    }
+
+    fn logits(&mut self, norm: Norm<'_, Vec<f32>>, head: &Packed) -> Result<&[f32], BackendError> {
+        let (crew, machine) = self.machine()?;
+        Ok(machine.logits(crew, norm, head))
+    }
+
+    fn recover(&mut self) {
+        // Every step fills plan and registers anew, and the pool carries a panic over to the caller
+        // only when all its threads are idle again. Blocks keep what complete steps wrote.
+        if let Some(machine) = &mut self.machine {
+            machine.plan.clear();
+            machine.angles.forget();
+        }
+    }
+
+    fn name(&self) -> String {
+        format!("cpu/{}", self.kernels.tier().name())
+    }
+}

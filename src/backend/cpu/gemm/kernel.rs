@@ -25,6 +25,8 @@ pub(crate) struct Job {
     pub(crate) rows: usize,
     pub(crate) out: *mut f32,
     pub(crate) out_stride: usize,
+    /// The product is added to what `out` holds.
+    pub(crate) add: bool,
     /// Outputs of this panel that exist: 16 but for the last one.
     pub(crate) valid: usize,
 }
@@ -220,12 +222,16 @@ unsafe fn store<S: Simd, const M: usize>(job: &Job, row: usize, part: usize, acc
         unsafe {
             let out = job.out.add((row + r) * job.out_stride + part * S::LANES);
             if job.valid >= (part + 1) * S::LANES {
-                S::store(out, *acc);
+                let sum = if job.add { S::add(S::floats(out), *acc) } else { *acc };
+                S::store(out, sum);
             } else {
                 let mut all = [0.0; PANEL];
                 S::store(all.as_mut_ptr(), *acc);
-                let valid = job.valid.saturating_sub(part * S::LANES);
-                std::ptr::copy_nonoverlapping(all.as_ptr(), out, valid);
+                for (i, x) in all.iter().enumerate().take(job.valid.saturating_sub(part * S::LANES))
+                {
+                    let out = out.add(i);
+                    *out = if job.add { *out + x } else { *x };
+                }
             }
         }
     }

@@ -157,6 +157,8 @@ pub(crate) struct Input<'a> {
 pub(crate) struct Output<'a> {
     pub(crate) out: &'a mut [f32],
     pub(crate) stride: usize,
+    /// Add the product to what is there instead of replacing it.
+    pub(crate) add: bool,
 }
 
 /// Panels in a unit of work at most: small enough to balance, large enough to be worth taking.
@@ -188,7 +190,7 @@ impl Kernels {
         unsafe { (self.table.quantize)(x, q, meta) }
     }
 
-    /// `out[r][n] = x[r] . w[n]` for all rows of `input` and all outputs of `w`.
+    /// `out[r][n] = x[r] . w[n]` (or `+=`) for all rows of `input` and all outputs of `w`.
     pub(crate) fn gemm(&self, pool: &mut Pool, w: &Packed, input: &Input<'_>, output: Output<'_>) {
         let rows = input.rows;
         if rows == 0 {
@@ -210,13 +212,13 @@ impl Kernels {
                     && input.x.len() >= (rows - 1) * input.x_stride + w.cols()
             );
         }
-        let out = Place(output.out.as_mut_ptr());
+        let out = Place { start: output.out.as_mut_ptr(), stride: output.stride, add: output.add };
         for segment in &w.segments {
             let panels = segment.rows.div_ceil(PANEL);
             let per_unit = (panels / (4 * pool.threads())).clamp(1, UNIT_PANELS);
             pool.run(panels.div_ceil(per_unit), &|unit, _| {
                 for panel in unit * per_unit..panels.min((unit + 1) * per_unit) {
-                    let job = job(segment, panel, w.cols(), input, &out, output.stride);
+                    let job = job(segment, panel, w.cols(), input, &out);
                     // SAFETY: the processor has the tier; the asserts above bound every pointer of the job; panels write disjoint outputs.
                     unsafe { (self.kernel(segment.layout))(&job) }
                 }
@@ -240,19 +242,16 @@ impl Kernels {
 }
 
 /// The output's first element, shared by members that write disjoint parts.
-struct Place(*mut f32);
+struct Place {
+    start: *mut f32,
+    stride: usize,
+    add: bool,
+}
 
 // SAFETY: units write disjoint outputs.
 unsafe impl Sync for Place {}
 
-fn job(
-    segment: &Segment,
-    panel: usize,
-    cols: usize,
-    input: &Input<'_>,
-    out: &Place,
-    out_stride: usize,
-) -> Job {
+fn job(segment: &Segment, panel: usize, cols: usize, input: &Input<'_>, out: &Place) -> Job {
     let layout = segment.layout;
     let tile = panel * segment.tiles;
     let first = segment.first_row + panel * PANEL;
@@ -266,8 +265,9 @@ fn job(
         x: input.x.as_ptr(),
         x_stride: input.x_stride,
         rows: input.rows,
-        out: out.0.wrapping_add(first),
-        out_stride,
+        out: out.start.wrapping_add(first),
+        out_stride: out.stride,
+        add: out.add,
         valid: (segment.rows - panel * PANEL).min(PANEL),
     }
 }

@@ -42,6 +42,7 @@ pub(crate) unsafe trait Simd {
     /// `LANES` floats.
     unsafe fn floats(p: *const f32) -> Self::F;
     unsafe fn splat(x: f32) -> Self::F;
+    unsafe fn add(a: Self::F, b: Self::F) -> Self::F;
     unsafe fn mul(a: Self::F, b: Self::F) -> Self::F;
     /// `a * b + c`, rounded once.
     unsafe fn mul_add(a: Self::F, b: Self::F, c: Self::F) -> Self::F;

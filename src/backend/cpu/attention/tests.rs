@@ -1,0 +1,272 @@
+use half::f16;
+use proptest::prelude::*;
+
+use super::super::kv::{Element, KvCache};
+use super::super::ops::{self, Heads, KvOps, Ops};
+use super::*;
+use crate::backend::{BLOCK_TOKENS, KvDtype, Reserve, RopePairs, Shape};
+
+/// Pseudo-random floats in -1..1.
+fn noise(seed: u64, n: usize) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 40) as f32 / 8_388_608.0 - 1.0
+    };
+    (0..n).map(|_| next()).collect()
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Case {
+    kv_heads: usize,
+    group: usize,
+    d: usize,
+    tokens: usize,
+    window: Option<usize>,
+    softcap: Option<f32>,
+    dtype: KvDtype,
+}
+
+/// A filled cache, the queries of all tokens, and the blocks in a shuffled order.
+struct World {
+    case: Case,
+    cache: KvCache,
+    blocks: Vec<BlockId>,
+    /// `[tokens][(heads + 2 kv_heads) d]`
+    qkv: Vec<f32>,
+}
+
+impl World {
+    fn new(case: Case, seed: u64, ops: &Ops) -> Self {
+        let shape = Shape {
+            layers: 2,
+            hidden: 32,
+            heads: case.kv_heads * case.group,
+            kv_heads: case.kv_heads,
+            head_dim: case.d,
+            mlp: 32,
+            vocab: 1,
+        };
+        let n = case.tokens.div_ceil(BLOCK_TOKENS);
+        let plan = Reserve {
+            shape,
+            max_rows: 1,
+            max_logit_rows: 1,
+            blocks: n + 3,
+            kv_dtype: case.dtype,
+            max_context: case.tokens,
+        };
+        let cache = KvCache::reserve(&plan).unwrap();
+        let turn = seed as usize;
+        let blocks = (0..n).map(|i| ((i * 7 + turn) % (n + 3)) as BlockId).collect::<Vec<_>>();
+        let blocks = if n.is_multiple_of(7) || (n + 3).is_multiple_of(7) {
+            (0..n).map(|i| (n + 2 - i) as BlockId).collect()
+        } else {
+            blocks
+        };
+        let width = (shape.heads + 2 * case.kv_heads) * case.d;
+        let mut world = Self { case, cache, blocks, qkv: noise(99, case.tokens * width) };
+        match case.dtype {
+            KvDtype::F16 => world.write::<f16>(&ops.f16),
+            KvDtype::F32 => world.write::<f32>(&ops.f32),
+        }
+        world
+    }
+
+    fn width(&self) -> usize {
+        (self.case.group + 2) * self.case.kv_heads * self.case.d
+    }
+
+    fn write<E: Element>(&mut self, ops: &KvOps<E>) {
+        let width = self.width();
+        // A rotation by nothing.
+        let (cos, sin) = (vec![1.0; self.case.d / 2], vec![0.0; self.case.d / 2]);
+        let heads = Heads {
+            heads: self.case.kv_heads * self.case.group,
+            kv_heads: self.case.kv_heads,
+            pairs: RopePairs::Halves,
+            cos: &cos,
+            sin: &sin,
+            norm: None,
+        };
+        for (t, row) in self.qkv.chunks_exact_mut(width).enumerate() {
+            let place = (self.blocks[t / BLOCK_TOKENS], t % BLOCK_TOKENS);
+            // SAFETY: the tests only use tiers that the machine has; the type is the cache's.
+            unsafe { (ops.rope_write)(&heads, self.cache.layer::<E>(1), place, row) };
+        }
+    }
+
+    /// Rows `from..to` in units of `size` rows, whole or cut into spans.
+    fn attend(&self, ops: &Ops, (from, to): (usize, usize), size: usize, cut: bool) -> Vec<u32> {
+        match self.case.dtype {
+            KvDtype::F16 => self.attend_as::<f16>(&ops.f16, (from, to), size, cut),
+            KvDtype::F32 => self.attend_as::<f32>(&ops.f32, (from, to), size, cut),
+        }
+    }
+
+    fn attend_as<E: Element>(
+        &self,
+        ops: &KvOps<E>,
+        (from, to): (usize, usize),
+        size: usize,
+        cut: bool,
+    ) -> Vec<u32> {
+        let Case { kv_heads, group, d, .. } = self.case;
+        let heads = kv_heads * group;
+        let mut out = vec![0.0_f32; (to - from) * heads * d];
+        // More than a unit needs, and full of what must not matter.
+        let mut scratch = vec![f32::NAN; 2 * size.max(30) * group * (3 * d + SPAN + 4) + 16 * 256];
+        let attention = Attention {
+            layer: 1,
+            scale: 1.0 / (d as f32).sqrt(),
+            window: self.case.window,
+            softcap: self.case.softcap,
+        };
+        // SAFETY: the type is the cache's.
+        let view = unsafe { self.cache.layer::<E>(1) };
+        for first in (from..to).step_by(size) {
+            for kv_head in 0..kv_heads {
+                let rows = size.min(to - first);
+                let unit = Unit { position: first, rows, blocks: &self.blocks, kv_head, group };
+                let place = Rows {
+                    queries: &raw const self.qkv[first * self.width() + kv_head * group * d],
+                    query_stride: self.width(),
+                    out: &raw mut out[(first - from) * heads * d + kv_head * group * d],
+                    out_stride: heads * d,
+                };
+                // SAFETY: blocks hold all tokens; queries and results are as large as said.
+                unsafe {
+                    if cut {
+                        let n = partial_floats(rows * group, d);
+                        let spans = spans(&unit, None);
+                        let mut partials = vec![f32::NAN; n * spans.len()];
+                        for (span, out) in spans.zip(partials.chunks_exact_mut(n)) {
+                            let sight = (view, attention, unit);
+                            (ops.one_span)(sight, place, span, &mut scratch, out);
+                        }
+                        (ops.join)(unit, d, &mut partials, place, &mut scratch);
+                    } else {
+                        (ops.whole)(view, attention, unit, place, &mut scratch);
+                    }
+                }
+            }
+        }
+        out.iter().map(|x| x.to_bits()).collect()
+    }
+
+    /// The textbook's attention, in f64, of what the cache's element type kept.
+    fn expected(&self, row: usize) -> Vec<f64> {
+        let Case { kv_heads, group, d, window, softcap, dtype, .. } = self.case;
+        let kept = |x: f32| match dtype {
+            KvDtype::F16 => f64::from(f16::from_f32(x).to_f32()),
+            KvDtype::F32 => f64::from(x),
+        };
+        let at = |t: usize, head: usize| &self.qkv[t * self.width() + head * d..][..d];
+        let mut out = Vec::new();
+        for head in 0..kv_heads * group {
+            let (k, v) = (kv_heads * group + head / group, kv_heads * (group + 1) + head / group);
+            let seen: Vec<usize> =
+                (0..=row).filter(|t| window.is_none_or(|w| t + w > row)).collect();
+            let weights: Vec<f64> = seen
+                .iter()
+                .map(|&t| {
+                    let dot: f64 = at(row, head)
+                        .iter()
+                        .zip(at(t, k))
+                        .map(|(a, b)| f64::from(*a) * kept(*b))
+                        .sum();
+                    let s = dot / (d as f64).sqrt();
+                    softcap.map_or(s, |c| f64::from(c) * (s / f64::from(c)).tanh()).exp()
+                })
+                .collect();
+            let sum: f64 = weights.iter().sum();
+            for i in 0..d {
+                let x: f64 = seen.iter().zip(&weights).map(|(&t, w)| w * kept(at(t, v)[i])).sum();
+                out.push(x / sum);
+            }
+        }
+        out
+    }
+}
+
+fn tiers() -> Vec<&'static Ops> {
+    let mut tiers = vec![&ops::SCALAR];
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2")
+        && is_x86_feature_detected!("fma")
+        && is_x86_feature_detected!("f16c")
+    {
+        tiers.push(&ops::AVX2);
+    }
+    tiers
+}
+
+fn cases() -> impl Strategy<Value = Case> {
+    (
+        1_usize..3,
+        prop::sample::select(vec![1, 3, 4, 7, 9]),
+        prop::sample::select(vec![16, 64, 80]),
+        prop::sample::select(vec![1, 15, 33, 255, 256, 257, 300, 530]),
+        prop::option::of(prop::sample::select(vec![1, 16, 40, 256, 300])),
+        prop::option::of(Just(3.0_f32)),
+        prop::sample::select(vec![KvDtype::F16, KvDtype::F32]),
+    )
+        .prop_map(|(kv_heads, group, d, tokens, window, softcap, dtype)| Case {
+            kv_heads,
+            group,
+            d,
+            tokens,
+            window,
+            softcap,
+            dtype,
+        })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn a_row_has_the_textbooks_values_and_the_same_bits_however_it_is_computed(
+        case in cases(), seed in 0_u64..100, size in 1_usize..12,
+    ) {
+        let rows = (case.tokens.saturating_sub(20), case.tokens);
+        let first = World::new(case, seed, tiers()[0]);
+        let expected: Vec<f64> = (rows.0..rows.1).flat_map(|r| first.expected(r)).collect();
+        let bits = first.attend(tiers()[0], rows, 1, false);
+        for (got, want) in bits.iter().zip(&expected) {
+            let got = f64::from(f32::from_bits(*got));
+            prop_assert!((got - want).abs() < 2e-5, "{got} for {want}");
+        }
+        let other = World::new(case, seed + 1, tiers()[tiers().len() - 1]);
+        for ops in tiers() {
+            for (size, cut) in [(1, false), (size, false), (1, true), (size, true)] {
+                prop_assert_eq!(&first.attend(ops, rows, size, cut), &bits, "{} {}", size, cut);
+            }
+            prop_assert_eq!(&other.attend(ops, rows, size, false), &bits, "other blocks");
+        }
+    }
+}
+
+#[test]
+fn a_window_sees_nothing_before_it_even_if_that_is_not_a_number() {
+    let case = Case {
+        kv_heads: 1,
+        group: 2,
+        d: 16,
+        tokens: 600,
+        window: Some(40),
+        softcap: None,
+        dtype: KvDtype::F32,
+    };
+    for ops in tiers() {
+        let mut world = World::new(case, 0, ops);
+        let before = world.attend(ops, (590, 600), 5, false);
+        for x in &mut world.qkv[..540 * 4 * 16] {
+            *x = f32::NAN;
+        }
+        world.write::<f32>(&ops.f32);
+        assert_eq!(before, world.attend(ops, (590, 600), 5, false));
+    }
+}

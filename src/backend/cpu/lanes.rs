@@ -1,0 +1,410 @@
+//! Sixteen floats side by side: the one vector type that attention, norms and activations are written
+//! in. Every tier runs the same source, each operation rounds the same way, and sums fold in one fixed
+//! tree, so that all tiers give the same bits.
+
+use half::f16;
+
+/// Floats in a vector, whatever the machine's registers hold.
+pub(super) const LANES: usize = 16;
+
+/// Largest finite f16: what is written to an f16 cache stays finite, so that `0 * v` is 0.
+const F16_MAX: f32 = 65504.0;
+
+/// Sixteen f32 lanes.
+///
+/// Methods that take pointers read or write sixteen elements there; no alignment is needed.
+///
+/// # Safety
+/// Values of an implementation may be made only on a machine that has the instructions it uses:
+/// code generic over it is reached only through a table that was chosen after asking the machine.
+pub(super) unsafe trait Lanes: Copy {
+    fn splat(x: f32) -> Self;
+    /// # Safety
+    /// `p` is readable for 16 floats.
+    unsafe fn load(p: *const f32) -> Self;
+    /// # Safety
+    /// `p` is writable for 16 floats.
+    unsafe fn store(self, p: *mut f32);
+    /// # Safety
+    /// `p` is readable for 16 halves.
+    unsafe fn load_f16(p: *const f16) -> Self;
+    /// Rounds to nearest even; beyond the largest half it stays there.
+    ///
+    /// # Safety
+    /// `p` is writable for 16 halves.
+    unsafe fn store_f16(self, p: *mut f16);
+    fn add(self, o: Self) -> Self;
+    fn sub(self, o: Self) -> Self;
+    fn mul(self, o: Self) -> Self;
+    fn div(self, o: Self) -> Self;
+    /// `self * m + a`, rounded once.
+    fn mul_add(self, m: Self, a: Self) -> Self;
+    /// `self > o ? self : o`: a NaN on the left gives way.
+    fn max(self, o: Self) -> Self;
+    /// `self < o ? self : o`
+    fn min(self, o: Self) -> Self;
+    /// Zero where `x < limit`, else `self`.
+    fn zero_where_below(self, x: Self, limit: Self) -> Self;
+    /// `self * 2^n` for lanes of `shifted` that hold `1.5 * 2^23 + n`.
+    fn scale_by_shifted(self, shifted: Self) -> Self;
+    /// Lanes `from..to` of `self`, `fill` elsewhere.
+    fn keep(self, from: usize, to: usize, fill: f32) -> Self;
+    fn to_array(self) -> [f32; LANES];
+
+    /// Sum of all lanes: halves are folded onto each other, 16, 8, 4, 2.
+    #[inline(always)]
+    fn sum(self) -> f32 {
+        let mut a = self.to_array();
+        for half in [8, 4, 2, 1] {
+            for i in 0..half {
+                a[i] += a[i + half];
+            }
+        }
+        a[0]
+    }
+
+    /// Largest lane.
+    #[inline(always)]
+    fn largest(self) -> f32 {
+        let mut a = self.to_array();
+        for half in [8, 4, 2, 1] {
+            for i in 0..half {
+                a[i] = if a[i] > a[i + half] { a[i] } else { a[i + half] };
+            }
+        }
+        a[0]
+    }
+}
+
+/// The specification: an array.
+#[derive(Clone, Copy)]
+pub(super) struct Portable([f32; LANES]);
+
+impl Portable {
+    #[inline(always)]
+    fn zip(self, o: Self, f: impl Fn(f32, f32) -> f32) -> Self {
+        Self(std::array::from_fn(|i| f(self.0[i], o.0[i])))
+    }
+}
+
+// SAFETY: nothing but baseline instructions.
+unsafe impl Lanes for Portable {
+    #[inline(always)]
+    fn splat(x: f32) -> Self {
+        Self([x; LANES])
+    }
+    #[inline(always)]
+    unsafe fn load(p: *const f32) -> Self {
+        // SAFETY: the caller's promise.
+        Self(unsafe { p.cast::<[f32; LANES]>().read_unaligned() })
+    }
+    #[inline(always)]
+    unsafe fn store(self, p: *mut f32) {
+        // SAFETY: the caller's promise.
+        unsafe { p.cast::<[f32; LANES]>().write_unaligned(self.0) };
+    }
+    #[inline(always)]
+    unsafe fn load_f16(p: *const f16) -> Self {
+        // SAFETY: the caller's promise.
+        let halves = unsafe { p.cast::<[f16; LANES]>().read_unaligned() };
+        Self(halves.map(f16::to_f32))
+    }
+    #[inline(always)]
+    unsafe fn store_f16(self, p: *mut f16) {
+        let inside = self.max(Self::splat(-F16_MAX)).min(Self::splat(F16_MAX));
+        // SAFETY: the caller's promise.
+        unsafe { p.cast::<[f16; LANES]>().write_unaligned(inside.0.map(f16::from_f32)) };
+    }
+    #[inline(always)]
+    fn add(self, o: Self) -> Self {
+        self.zip(o, |a, b| a + b)
+    }
+    #[inline(always)]
+    fn sub(self, o: Self) -> Self {
+        self.zip(o, |a, b| a - b)
+    }
+    #[inline(always)]
+    fn mul(self, o: Self) -> Self {
+        self.zip(o, |a, b| a * b)
+    }
+    #[inline(always)]
+    fn div(self, o: Self) -> Self {
+        self.zip(o, |a, b| a / b)
+    }
+    #[inline(always)]
+    fn mul_add(self, m: Self, a: Self) -> Self {
+        Self(std::array::from_fn(|i| self.0[i].mul_add(m.0[i], a.0[i])))
+    }
+    #[inline(always)]
+    fn max(self, o: Self) -> Self {
+        self.zip(o, |a, b| if a > b { a } else { b })
+    }
+    #[inline(always)]
+    fn min(self, o: Self) -> Self {
+        self.zip(o, |a, b| if a < b { a } else { b })
+    }
+    #[inline(always)]
+    fn zero_where_below(self, x: Self, limit: Self) -> Self {
+        Self(std::array::from_fn(|i| if x.0[i] < limit.0[i] { 0.0 } else { self.0[i] }))
+    }
+    #[inline(always)]
+    fn scale_by_shifted(self, shifted: Self) -> Self {
+        self.zip(shifted, |a, s| f32::from_bits(a.to_bits().wrapping_add(s.to_bits() << 23)))
+    }
+    #[inline(always)]
+    fn keep(self, from: usize, to: usize, fill: f32) -> Self {
+        Self(std::array::from_fn(|i| if (from..to).contains(&i) { self.0[i] } else { fill }))
+    }
+    #[inline(always)]
+    fn to_array(self) -> [f32; LANES] {
+        self.0
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+pub(super) use x86::Avx2;
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::{
+        __m128i, __m256, _CMP_LT_OQ, _MM_FROUND_TO_NEAREST_INT, _mm_loadu_si128, _mm_storeu_si128,
+        _mm256_add_epi32, _mm256_add_ps, _mm256_and_si256, _mm256_andnot_ps, _mm256_blendv_ps,
+        _mm256_castps_si256, _mm256_castsi256_ps, _mm256_cmp_ps, _mm256_cmpgt_epi32,
+        _mm256_cvtph_ps, _mm256_cvtps_ph, _mm256_div_ps, _mm256_fmadd_ps, _mm256_loadu_ps,
+        _mm256_max_ps, _mm256_min_ps, _mm256_mul_ps, _mm256_set1_epi32, _mm256_set1_ps,
+        _mm256_setr_epi32, _mm256_slli_epi32, _mm256_storeu_ps, _mm256_sub_ps,
+    };
+
+    use super::{F16_MAX, LANES, Lanes, f16};
+
+    /// Two AVX2 registers; needs avx2, fma and f16c.
+    #[derive(Clone, Copy)]
+    pub(in crate::backend::cpu) struct Avx2(__m256, __m256);
+
+    const ROUND: i32 = _MM_FROUND_TO_NEAREST_INT;
+
+    /// One intrinsic on both halves.
+    macro_rules! both {
+        ($f:path, $($x:expr),+) => {{
+            // SAFETY: a value of this type exists only where avx2, fma and f16c do.
+            unsafe { Avx2($f($($x.0),+), $f($($x.1),+)) }
+        }};
+    }
+
+    // SAFETY: uses avx2, fma and f16c, which the table asks for before it hands out such code.
+    unsafe impl Lanes for Avx2 {
+        #[inline(always)]
+        fn splat(x: f32) -> Self {
+            // SAFETY: see `both!`.
+            let v = unsafe { _mm256_set1_ps(x) };
+            Self(v, v)
+        }
+        #[inline(always)]
+        unsafe fn load(p: *const f32) -> Self {
+            // SAFETY: the caller's promise.
+            unsafe { Self(_mm256_loadu_ps(p), _mm256_loadu_ps(p.add(8))) }
+        }
+        #[inline(always)]
+        unsafe fn store(self, p: *mut f32) {
+            // SAFETY: the caller's promise.
+            unsafe {
+                _mm256_storeu_ps(p, self.0);
+                _mm256_storeu_ps(p.add(8), self.1);
+            }
+        }
+        #[inline(always)]
+        unsafe fn load_f16(p: *const f16) -> Self {
+            let p = p.cast::<__m128i>();
+            // SAFETY: the caller's promise.
+            unsafe {
+                Self(
+                    _mm256_cvtph_ps(_mm_loadu_si128(p)),
+                    _mm256_cvtph_ps(_mm_loadu_si128(p.add(1))),
+                )
+            }
+        }
+        #[inline(always)]
+        unsafe fn store_f16(self, p: *mut f16) {
+            let inside = self.max(Self::splat(-F16_MAX)).min(Self::splat(F16_MAX));
+            let p = p.cast::<__m128i>();
+            // SAFETY: the caller's promise.
+            unsafe {
+                _mm_storeu_si128(p, _mm256_cvtps_ph::<ROUND>(inside.0));
+                _mm_storeu_si128(p.add(1), _mm256_cvtps_ph::<ROUND>(inside.1));
+            }
+        }
+        #[inline(always)]
+        fn add(self, o: Self) -> Self {
+            both!(_mm256_add_ps, self, o)
+        }
+        #[inline(always)]
+        fn sub(self, o: Self) -> Self {
+            both!(_mm256_sub_ps, self, o)
+        }
+        #[inline(always)]
+        fn mul(self, o: Self) -> Self {
+            both!(_mm256_mul_ps, self, o)
+        }
+        #[inline(always)]
+        fn div(self, o: Self) -> Self {
+            both!(_mm256_div_ps, self, o)
+        }
+        #[inline(always)]
+        fn mul_add(self, m: Self, a: Self) -> Self {
+            both!(_mm256_fmadd_ps, self, m, a)
+        }
+        #[inline(always)]
+        fn max(self, o: Self) -> Self {
+            both!(_mm256_max_ps, self, o)
+        }
+        #[inline(always)]
+        fn min(self, o: Self) -> Self {
+            both!(_mm256_min_ps, self, o)
+        }
+        #[inline(always)]
+        fn zero_where_below(self, x: Self, limit: Self) -> Self {
+            let below = both!(_mm256_cmp_ps::<_CMP_LT_OQ>, x, limit);
+            both!(_mm256_andnot_ps, below, self)
+        }
+        #[inline(always)]
+        fn scale_by_shifted(self, shifted: Self) -> Self {
+            #[inline(always)]
+            unsafe fn one(a: __m256, s: __m256) -> __m256 {
+                // SAFETY: see `both!`.
+                unsafe {
+                    let n = _mm256_slli_epi32::<23>(_mm256_castps_si256(s));
+                    _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a), n))
+                }
+            }
+            both!(one, self, shifted)
+        }
+        #[inline(always)]
+        fn keep(self, from: usize, to: usize, fill: f32) -> Self {
+            // SAFETY: see `both!`.
+            unsafe {
+                let (above, below) =
+                    (_mm256_set1_epi32(from as i32 - 1), _mm256_set1_epi32(to as i32));
+                let fill = _mm256_set1_ps(fill);
+                let one = |x: __m256, lanes| {
+                    let inside = _mm256_and_si256(
+                        _mm256_cmpgt_epi32(lanes, above),
+                        _mm256_cmpgt_epi32(below, lanes),
+                    );
+                    _mm256_blendv_ps(fill, x, _mm256_castsi256_ps(inside))
+                };
+                Self(
+                    one(self.0, _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)),
+                    one(self.1, _mm256_setr_epi32(8, 9, 10, 11, 12, 13, 14, 15)),
+                )
+            }
+        }
+        #[inline(always)]
+        fn to_array(self) -> [f32; LANES] {
+            let mut a = [0.0; LANES];
+            // SAFETY: the array holds 16 floats.
+            unsafe { self.store(a.as_mut_ptr()) };
+            a
+        }
+    }
+}
+
+/// `e^x` to about 2 ulp, 0 below -80; the same bits in every tier.
+///
+/// Cephes' `expf`: `x = n ln 2 + r`, a polynomial of degree 6 in r, `2^n` into the exponent.
+/// Results below `e^-80` are cut to zero so that no product with a half can underflow.
+#[inline(always)]
+pub(super) fn exp<L: Lanes>(x: L) -> L {
+    const SHIFT: f32 = 12_582_912.0;
+    const LN2_HIGH: f32 = 0.693_359_375;
+    const LN2_LOW: f32 = -2.121_944_4e-4;
+    const POLYNOMIAL: [f32; 6] =
+        [1.987_569_1e-4, 1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5];
+    let low = L::splat(-80.0);
+    let inside = x.max(low).min(L::splat(88.0));
+    let shifted = inside.mul_add(L::splat(std::f32::consts::LOG2_E), L::splat(SHIFT));
+    let n = shifted.sub(L::splat(SHIFT));
+    let r = n.mul_add(L::splat(-LN2_HIGH), inside);
+    let r = n.mul_add(L::splat(-LN2_LOW), r);
+    let mut p = L::splat(POLYNOMIAL[0]);
+    for c in &POLYNOMIAL[1..] {
+        p = p.mul_add(r, L::splat(*c));
+    }
+    let p = p.mul_add(r.mul(r), r.add(L::splat(1.0)));
+    p.scale_by_shifted(shifted).zero_where_below(x, low)
+}
+
+/// `1 / (1 + e^-x)`
+#[inline(always)]
+pub(super) fn sigmoid<L: Lanes>(x: L) -> L {
+    let one = L::splat(1.0);
+    one.div(one.add(exp(L::splat(0.0).sub(x))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn portable(x: [f32; LANES]) -> Portable {
+        Portable(x)
+    }
+
+    #[test]
+    fn exp_is_close_to_the_real_one() {
+        let mut worst = 0.0_f64;
+        for i in 0..100_000 {
+            let x = -79.9 + i as f32 * (79.9 + 87.0) / 100_000.0;
+            let got = f64::from(exp(portable([x; LANES])).0[0]);
+            let want = f64::from(x).exp();
+            worst = worst.max(((got - want) / want).abs());
+        }
+        assert!(worst < 3e-7, "{worst}");
+        assert_eq!(exp(portable([f32::NEG_INFINITY; LANES])).0, [0.0; LANES]);
+        assert_eq!(exp(portable([0.0; LANES])).0, [1.0; LANES]);
+        assert!(sigmoid(portable([-200.0; LANES])).0[0] >= 0.0);
+        assert_eq!(sigmoid(portable([200.0; LANES])).0, [1.0; LANES]);
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn both_tiers_give_the_same_bits() {
+        use proptest::prelude::*;
+        if !(is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("f16c"))
+        {
+            return;
+        }
+        #[target_feature(enable = "avx2,fma,f16c")]
+        fn avx2(x: &[f32; LANES], from: usize, to: usize) -> Vec<u32> {
+            // SAFETY: the array holds 16 floats.
+            all(unsafe { Avx2::load(x.as_ptr()) }, from, to)
+        }
+        #[inline(always)]
+        fn all<L: Lanes>(x: L, from: usize, to: usize) -> Vec<u32> {
+            let mut halves = [f16::ZERO; LANES];
+            // SAFETY: the array holds 16 halves.
+            let back = unsafe {
+                x.store_f16(halves.as_mut_ptr());
+                L::load_f16(halves.as_ptr())
+            };
+            let kept = x.keep(from, to, f32::NEG_INFINITY);
+            let mut out: Vec<f32> = Vec::new();
+            for v in [exp(x), sigmoid(x), kept, back, exp(kept), x.max(back).min(kept), x.div(back)]
+            {
+                out.extend(v.to_array());
+                out.extend([v.sum(), v.largest()]);
+            }
+            out.iter().map(|x| if x.is_nan() { 1 } else { x.to_bits() }).collect()
+        }
+        proptest!(ProptestConfig::with_cases(64), |(
+            x in proptest::array::uniform16(-1e5_f32..1e5), small in any::<bool>(),
+            from in 0_usize..17, len in 0_usize..17,
+        )| {
+            let x = if small { x.map(|x| x / 1e3) } else { x };
+            let to = (from + len).min(LANES);
+            // SAFETY: asked above.
+            let got = unsafe { avx2(&x, from, to) };
+            prop_assert_eq!(got, all(portable(x), from, to));
+        });
+    }
+}

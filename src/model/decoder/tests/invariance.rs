@@ -1,0 +1,156 @@
+//! Architecture invariant 7 on the real kernels: the same request gives the same bits whatever else
+//! is in the batch, however it was chunked, wherever its blocks are, however many threads compute it,
+//! and on every tier.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use super::{GEMMA3, QWEN2, SMOLLM2, limits, open};
+use crate::backend::cpu::CpuBackend;
+use crate::backend::cpu::gemm::Tier;
+use crate::backend::{BLOCK_TOKENS, Batch, BlockId, LogitRows, Slice};
+use crate::config::Kernels;
+use crate::model::Model;
+use crate::model::decoder::Decoder;
+
+const BLOCKS: usize = 64;
+const MATES: usize = 15;
+
+fn tokens(seed: u32, n: usize) -> Vec<u32> {
+    (0..n as u32).map(|i| 300 + (i * 7919 + seed * 104_729) % 40_000).collect()
+}
+
+/// A hash of each row's bits.
+fn hashes(data: &[f32], vocab: usize) -> Vec<u64> {
+    data.chunks(vocab)
+        .map(|row| {
+            let mut hasher = DefaultHasher::new();
+            row.iter().for_each(|x| x.to_bits().hash(&mut hasher));
+            hasher.finish()
+        })
+        .collect()
+}
+
+/// How the sequence under test is computed.
+struct Way<'a> {
+    chunk: usize,
+    blocks: &'a [BlockId],
+    /// Other sequences in every step, before and after it.
+    mates: bool,
+}
+
+/// Hashes of all logit rows of `sequence`.
+fn run(model: &mut Decoder<CpuBackend>, sequence: &[u32], way: &Way<'_>) -> Vec<u64> {
+    let vocab = model.spec().vocab;
+    let mates: Vec<(Vec<u32>, BlockId)> = (0..MATES)
+        .map(|i| (tokens(i as u32 + 1, 1 + i % 9), (BLOCKS - 1 - i) as BlockId))
+        .collect();
+    let mut found = Vec::new();
+    for (i, chunk) in sequence.chunks(way.chunk).enumerate() {
+        let mut slices: Vec<Slice<'_>> = Vec::new();
+        if way.mates {
+            slices.extend(mates.iter().map(|(tokens, block)| Slice {
+                tokens,
+                start: 0,
+                blocks: std::slice::from_ref(block),
+                logits: LogitRows::None,
+            }));
+        }
+        let own = Slice {
+            tokens: chunk,
+            start: i * way.chunk,
+            blocks: way.blocks,
+            logits: LogitRows::All,
+        };
+        slices.insert(slices.len() / 2, own);
+        let logits = model.forward(&Batch { slices: &slices }).unwrap();
+        found.extend(hashes(logits.data, vocab));
+    }
+    found
+}
+
+fn kernels(tier: Tier) -> Kernels {
+    match tier {
+        Tier::Scalar => Kernels::Scalar,
+        Tier::Avx2 => Kernels::Avx2,
+        Tier::Avx512 => Kernels::Avx512,
+    }
+}
+
+/// All ways to compute `n` tokens of a model agree with one.
+fn check(file: &str, n: usize) {
+    let sequence = tokens(0, n);
+    let held = n.div_ceil(BLOCK_TOKENS);
+    let plain: Vec<BlockId> = (0..held as BlockId).collect();
+    let shuffled: Vec<BlockId> = (0..held).map(|i| ((i * 5 + 11) % 37) as BlockId).collect();
+    let way = |chunk, blocks, mates| Way { chunk, blocks, mates };
+    let mut expected = Vec::new();
+    for threads in [2, 1] {
+        let mut model = open(file, Kernels::Auto, threads, limits(n + 200, BLOCKS));
+        if expected.is_empty() {
+            expected = run(&mut model, &sequence, &way(n, &plain, false));
+            assert_eq!(expected.len(), n);
+        }
+        for (chunk, blocks, mates) in [
+            (n, &shuffled, true),
+            (1, &plain, false),
+            (1, &shuffled, true),
+            (7, &shuffled, false),
+            (32, &plain, true),
+            (100, &shuffled, true),
+        ] {
+            let got = run(&mut model, &sequence, &way(chunk, blocks, mates));
+            let first = got.iter().zip(&expected).position(|(a, b)| a != b);
+            assert_eq!(first, None, "{file}: {threads} threads, chunk {chunk}, mates {mates}");
+        }
+    }
+}
+
+#[test]
+fn smollm2_gives_the_same_bits_every_way() {
+    // More than a span, so that merging and cutting are in it.
+    check(SMOLLM2, 300);
+}
+
+#[test]
+fn gemma3_gives_the_same_bits_every_way() {
+    check(GEMMA3, 40);
+}
+
+#[test]
+fn qwen2_gives_the_same_bits_every_way() {
+    check(QWEN2, 40);
+}
+
+#[test]
+fn every_tier_gives_the_same_bits() {
+    for file in [SMOLLM2, GEMMA3, QWEN2] {
+        let sequence = tokens(0, 10);
+        let mut expected: Option<Vec<u64>> = None;
+        for tier in Tier::ALL.into_iter().filter(|t| t.is_available()) {
+            let mut model = open(file, kernels(tier), 2, limits(16, 1));
+            let got = run(&mut model, &sequence, &Way { chunk: 7, blocks: &[0], mates: false });
+            assert_eq!(expected.get_or_insert_with(|| got.clone()), &got, "{file}: {tier:?}");
+        }
+    }
+}
+
+#[test]
+fn a_window_that_is_left_behind_is_not_missed() {
+    // Beyond Gemma's window of 512, in chunks and at once.
+    let sequence = tokens(3, 600);
+    let blocks: Vec<BlockId> = (0..19).collect();
+    let mut model = open(GEMMA3, Kernels::Auto, 2, limits(600, 19));
+    let mut last = |chunk: usize| {
+        let mut found = Vec::new();
+        for (i, tokens) in sequence.chunks(chunk).enumerate() {
+            let slice =
+                Slice { tokens, start: i * chunk, blocks: &blocks, logits: LogitRows::Last };
+            let logits = model.forward(&Batch { slices: &[slice] }).unwrap();
+            found = hashes(logits.data, logits.vocab);
+        }
+        found
+    };
+    let whole = last(600);
+    assert_eq!(whole, last(100));
+    assert_eq!(whole, last(33));
+}
