@@ -74,13 +74,13 @@ pub(super) async fn guard(State(app): State<Arc<App>>, mut req: Request, next: N
             hide_keys(req.headers_mut());
             return next.run(req).await;
         }
-        Access::Keys => match identify(&app, &req) {
-            Some(identity) => identity,
-            None => {
+        Access::Keys => {
+            let Some(identity) = identify(&app, &req) else {
                 ::metrics::counter!(AUTH_FAILURES_TOTAL).increment(1);
                 return ApiError::Unauthorized.into_response();
-            }
-        },
+            };
+            identity
+        }
     };
     hide_keys(req.headers_mut());
     if let (Some(trace), Some(id)) = (req.extensions().get::<Trace>(), &identity.key_id) {
@@ -116,9 +116,10 @@ fn identify(app: &App, req: &Request) -> Option<Identity> {
 /// other one.
 fn presented(req: &Request) -> Option<&[u8]> {
     let bearer = only(req.headers(), &AUTHORIZATION);
-    let azure = match req.uri().path().starts_with(AZURE_PREFIX) {
-        true => only(req.headers(), &API_KEY),
-        false => Presented::None,
+    let azure = if req.uri().path().starts_with(AZURE_PREFIX) {
+        only(req.headers(), &API_KEY)
+    } else {
+        Presented::None
     };
     match (bearer, azure) {
         (Presented::One(value), Presented::None) => bearer_token(value),
@@ -165,6 +166,3 @@ fn is_local_authority(authority: &Authority) -> bool {
     !authority.as_str().contains('@')
         && LOCAL_HOSTS.iter().any(|local| authority.host().eq_ignore_ascii_case(local))
 }
-
-#[cfg(test)]
-mod tests;

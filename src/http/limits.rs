@@ -125,7 +125,7 @@ mod tests {
 
     use super::*;
 
-    const MINUTE: Duration = Duration::from_secs(60);
+    const MINUTE: Duration = Duration::from_mins(1);
 
     async fn read_with(body: Body, max_bytes: usize, piece: Duration) -> Result<Bytes, ApiError> {
         let budget = BodyBudget::new(max_bytes);

@@ -15,8 +15,8 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
-use super::App;
 use super::wire::{Phase, Wire};
+use crate::config::HttpConfig;
 
 /// Longest request head, and what hyper buffers of an answer, in bytes.
 const BUFFER_BYTES: usize = 64 << 10;
@@ -29,10 +29,14 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Accepts until `closing`, then closes all connections.
-pub(super) async fn accept(listener: TcpListener, app: Arc<App>, closing: CancellationToken) {
-    let router = super::router(&app);
+pub(super) async fn accept(
+    listener: TcpListener,
+    router: Router,
+    config: HttpConfig,
+    closing: CancellationToken,
+) {
     let graceful = GracefulShutdown::new();
-    let places = Arc::new(Semaphore::new(app.config.max_connections));
+    let places = Arc::new(Semaphore::new(config.max_connections));
     // Dropped on return: whoever did not close in time is cut.
     let cut = CancellationToken::new();
     let _cut_at_the_end = cut.clone().drop_guard();
@@ -42,7 +46,7 @@ pub(super) async fn accept(listener: TcpListener, app: Arc<App>, closing: Cancel
         Some((accept_one(&listener).await, place))
     };
     while let Some(Some((stream, place))) = closing.run_until_cancelled(next()).await {
-        let connection = graceful.watch(connection(stream, router.clone(), &app));
+        let connection = graceful.watch(connection(stream, router.clone(), &config));
         let cut = cut.clone();
         tokio::spawn(async move {
             // Broken connections are the clients' business, and no news: the access log has what
@@ -89,9 +93,8 @@ fn is_of_connection(error: &io::Error) -> bool {
 fn connection(
     stream: TcpStream,
     router: Router,
-    app: &App,
+    config: &HttpConfig,
 ) -> impl hyper_util::server::graceful::GracefulConnection<Error = hyper::Error> + use<> {
-    let config = &app.config;
     let phase = Arc::new(Phase::default());
     let wire =
         Wire::new(stream, Arc::clone(&phase), config.header_timeout, config.client_stall_timeout);

@@ -45,8 +45,19 @@ const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 /// running ones finish within the shutdown timeout and are failed after it. Connections are accepted
 /// to the end, so that probes get their answers. `Err`: the engine could not go on.
 pub async fn serve(listener: TcpListener, app: Arc<App>, shutdown: Shutdown) -> io::Result<()> {
+    let router = router(&app, openai::routes());
+    serve_router(listener, router, app, shutdown).await
+}
+
+async fn serve_router(
+    listener: TcpListener,
+    router: Router,
+    app: Arc<App>,
+    shutdown: Shutdown,
+) -> io::Result<()> {
     let closing = CancellationToken::new();
-    let accepting = tokio::spawn(listener::accept(listener, Arc::clone(&app), closing.clone()));
+    let connections = listener::accept(listener, router, app.config.clone(), closing.clone());
+    let accepting = tokio::spawn(connections);
     let keys = tokio::spawn(crate::keys::watch(Arc::clone(&app.keys)));
     let upkeep = tokio::spawn(upkeep(app.prometheus.clone()));
     let outcome = drain::until_over(&app, &shutdown).await;
@@ -64,7 +75,7 @@ async fn upkeep(prometheus: metrics_exporter_prometheus::PrometheusHandle) {
     }
 }
 
-/// All routes, and the layers around them. A request passes these from the last added to the first:
+/// All routes, with those of the API as `api`, and the layers around them. A request passes these from the last added to the first:
 ///
 /// 1. `request_id`: first, so that every answer and every log line has the id.
 /// 2. `access_log`: outside of everything that can refuse, so that refusals are logged and counted.
@@ -75,8 +86,8 @@ async fn upkeep(prometheus: metrics_exporter_prometheus::PrometheusHandle) {
 /// 7. `not_allowed`: gives the router's 405 the error form, with the methods that it knows.
 /// 8. the router; around API routes only:
 ///    `gate` (before a byte of the body is read: refusals are quick), then `limits`.
-pub(crate) fn router(app: &Arc<App>) -> Router {
-    let api = openai::routes()
+fn router(app: &Arc<App>, api: Router<Arc<App>>) -> Router {
+    let api = api
         .route_layer(from_fn_with_state(Arc::clone(app), limits::buffer))
         .route_layer(from_fn_with_state(Arc::clone(app), gate::pass));
     let routes = Router::new()
@@ -117,7 +128,6 @@ async fn not_allowed(req: Request, next: Next) -> Response {
 }
 
 /// The panic hook logged where it was.
-#[expect(clippy::needless_pass_by_value, reason = "the layer's signature")]
 fn panicked(_payload: Box<dyn Any + Send + 'static>) -> Response {
     ApiError::Internal.into_response()
 }

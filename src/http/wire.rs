@@ -27,6 +27,8 @@ const LINGER: Duration = Duration::from_secs(1);
 /// order of memory does not matter.
 #[derive(Debug, Default)]
 pub(super) struct Phase {
+    /// A head was read to its end, and [`Wire`] has not taken note of it yet.
+    begun: AtomicBool,
     /// A request is being answered.
     busy: AtomicBool,
     /// Part of the last request's body has not been read.
@@ -36,6 +38,7 @@ pub(super) struct Phase {
 impl Phase {
     /// A head arrived: wraps the request's body, which tells when it was read to its end.
     pub(super) fn begin(self: &Arc<Self>, body: Incoming) -> Body {
+        self.begun.store(true, Ordering::Relaxed);
         self.busy.store(true, Ordering::Relaxed);
         self.unread.store(!body.is_end_stream(), Ordering::Relaxed);
         Body::new(Watched { body, phase: Arc::clone(self) })
@@ -163,13 +166,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        if this.phase.begun.swap(false, Ordering::Relaxed) {
+            this.head.armed = false;
+        }
         let before = buf.filled().len();
         let read = Pin::new(&mut this.stream).poll_read(cx, buf);
-        if this.phase.busy.load(Ordering::Relaxed) {
-            this.head.armed = false;
-            return read;
-        }
         match read {
+            // What comes now belongs to a body.
+            _ if this.phase.busy.load(Ordering::Relaxed) => read,
             Poll::Pending if this.head.poll_over(cx) => {
                 Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
             }

@@ -191,7 +191,8 @@ pub(super) fn read(path: &Path) -> Result<KeyFile, KeyError> {
 fn check_mode(metadata: &std::fs::Metadata) -> Result<(), String> {
     use std::os::unix::fs::PermissionsExt as _;
     let mode = metadata.permissions().mode() & 0o777;
-    if mode & 0o007 == 0 {
+    let others = mode & 0o007;
+    if others == 0 {
         return Ok(());
     }
     Err(format!("everybody on this machine may read or write it (mode {mode:04o}); chmod 600 it"))
@@ -205,7 +206,9 @@ fn check_mode(_metadata: &std::fs::Metadata) -> Result<(), String> {
 /// Parses and checks. The error names a line and a field, and repeats nothing of the text.
 pub(super) fn parse(text: &str) -> Result<KeyFile, String> {
     let file: KeyFile = toml::from_str(text).map_err(|e| {
-        let line = e.span().map_or(1, |span| 1 + text[..span.start].matches('\n').count());
+        let line = e.span().map_or(1, |span| {
+            1 + text.as_bytes().iter().take(span.start).filter(|&&b| b == b'\n').count()
+        });
         format!("line {line}: {}", without_quotes(e.message()))
     })?;
     check(&file)?;

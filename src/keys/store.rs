@@ -40,7 +40,6 @@ impl std::fmt::Debug for Key {
 }
 
 /// All keys that are accepted: those of the file, and the one of the environment.
-#[derive(Debug)]
 pub struct KeyStore {
     file: Option<PathBuf>,
     env: Option<Digest>,
@@ -49,6 +48,16 @@ pub struct KeyStore {
     keys: ArcSwap<Vec<Arc<Key>>>,
     /// A secret keeps its tenant over reloads; a new secret under an old id gets one of its own.
     tenants: Mutex<HashMap<Digest, Tenant>>,
+}
+
+impl std::fmt::Debug for KeyStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let keys = self.keys.load();
+        f.debug_struct("KeyStore")
+            .field("file", &self.file)
+            .field("keys", &*keys)
+            .finish_non_exhaustive()
+    }
 }
 
 impl KeyStore {

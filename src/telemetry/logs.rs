@@ -5,8 +5,8 @@
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
-use std::time::Duration;
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::time::{Duration, Instant};
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
@@ -18,6 +18,9 @@ const QUEUE_LINES: usize = 4096;
 
 /// How long the end of the process waits for the last lines.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How often a flush looks for room in a full queue.
+const FLUSH_RETRY: Duration = Duration::from_millis(5);
 
 /// Lines that were dropped because stderr took none.
 static DROPPED: AtomicU64 = AtomicU64::new(0);
@@ -133,10 +136,19 @@ impl Drop for Line<'_> {
 impl LogGuard {
     /// Waits, a second at most, until every line so far is written.
     pub fn flush(&self) {
+        let deadline = Instant::now() + FLUSH_TIMEOUT;
         let (done, wait) = sync_channel(1);
-        if self.lines.0.try_send(Message::Flush(done)).is_ok() {
-            let _: Result<(), RecvTimeoutError> = wait.recv_timeout(FLUSH_TIMEOUT);
+        let mut message = Message::Flush(done);
+        // Bounded sends that wait do not exist yet; this one happens once, at the end of the process.
+        while let Err(TrySendError::Full(back)) = self.lines.0.try_send(message) {
+            if Instant::now() > deadline {
+                return;
+            }
+            message = back;
+            std::thread::sleep(FLUSH_RETRY);
         }
+        // A writer that is stuck, or gone, is no reason to stay.
+        let _ = wait.recv_timeout(deadline.saturating_duration_since(Instant::now()));
     }
 }
 
