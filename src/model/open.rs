@@ -14,6 +14,7 @@ use super::decoder::{Decoder, Limits};
 use super::load::gguf::{Gguf, LoadError, Metadata};
 use super::load::{digest, end_tokens};
 use crate::backend::candle::{CandleBackend, Place};
+use crate::backend::cpu::{self, CpuBackend};
 use crate::backend::{Backend, BackendError, TensorSource};
 use crate::config::{BackendConfig, Device, EngineConfig, Kernels};
 
@@ -95,6 +96,8 @@ fn name(gguf: &Gguf) -> String {
 /// Which backend makes the numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Maker {
+    /// Our own kernels, of this tier, on so many threads.
+    Cpu(Kernels, Option<usize>),
     Candle(Place),
 }
 
@@ -114,8 +117,12 @@ impl Maker {
             return Err(format!("--device {name}: this build has no {name} support"));
         }
         match (place, kernels) {
-            (_, Kernels::Candle | Kernels::Auto) => Ok(Self::Candle(place)),
-            (Place::Cpu, _) => Err(format!("--kernels {}: not built yet", kernels_name(kernels))),
+            (_, Kernels::Candle) => Ok(Self::Candle(place)),
+            (Place::Cpu, _) => match cpu::check_kernels(kernels) {
+                Ok(()) => Ok(Self::Cpu(kernels, config.threads)),
+                Err(e) => Err(format!("--kernels {}: {e}", kernels_name(kernels))),
+            },
+            (_, Kernels::Auto) => Ok(Self::Candle(place)),
             (_, _) => Err(format!(
                 "--kernels {} are for the CPU, not for --device {}",
                 kernels_name(kernels),
@@ -130,6 +137,9 @@ impl Maker {
         limits: Limits,
     ) -> Result<Box<dyn Model>, BackendError> {
         match self {
+            Self::Cpu(kernels, threads) => {
+                boxed(CpuBackend::new(threads, kernels)?, description, limits)
+            }
             Self::Candle(place) => boxed(CandleBackend::new(place)?, description, limits),
         }
     }

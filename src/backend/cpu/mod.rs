@@ -84,6 +84,14 @@ impl CpuBackend {
     }
 }
 
+/// Whether this processor has the tier that `kernels` names.
+///
+/// # Errors
+/// Says what it lacks.
+pub fn check_kernels(kernels: config::Kernels) -> Result<(), BackendError> {
+    choose(kernels).map(|_| ())
+}
+
 fn choose(kernels: config::Kernels) -> Result<Kernels, BackendError> {
     let tier = match kernels {
         config::Kernels::Auto => Tier::detect(),

@@ -1,10 +1,8 @@
 //! The operations of a step, each a phase or two of the pool over rows, units or tiles.
 
-use half::f16;
-
 use super::gemm::{Input, Output};
 use super::kv::Element;
-use super::ops::{Heads, KvOps, Ops};
+use super::ops::{Heads, KvOps};
 use super::pack::Packed;
 use super::plan::Plan;
 use super::registers::{Shared, qkv_width};
@@ -106,7 +104,7 @@ impl Machine {
 
     pub(super) fn rope_write_kv(
         &mut self,
-        mut crew: Crew<'_>,
+        crew: Crew<'_>,
         layer: usize,
         qk_norm: Option<(VectorNorm<'_>, VectorNorm<'_>)>,
         rope: &Rope,
@@ -151,7 +149,7 @@ impl Machine {
         });
     }
 
-    pub(super) fn attention(&mut self, mut crew: Crew<'_>, attention: Attention) {
+    pub(super) fn attention(&mut self, crew: Crew<'_>, attention: Attention) {
         let ops = crew.ops;
         match self.kv.dtype() {
             KvDtype::F16 => self.attention_as(crew, &ops.f16, attention),
@@ -161,7 +159,7 @@ impl Machine {
 
     fn attention_as<E: Element + Send + Sync>(
         &mut self,
-        mut crew: Crew<'_>,
+        crew: Crew<'_>,
         ops: &KvOps<E>,
         attention: Attention,
     ) {

@@ -148,6 +148,7 @@ fn every_cut_of_a_file_is_refused() {
 fn devices_and_kernels_are_held_against_the_build() {
     let choose = |device, kernels| Maker::choose(&BackendConfig { threads: None, device, kernels });
     assert_eq!(choose(Device::Cpu, Kernels::Candle), Ok(Maker::Candle(Place::Cpu)));
+    assert_eq!(choose(Device::Cpu, Kernels::Scalar), Ok(Maker::Cpu(Kernels::Scalar, None)));
     for (device, name) in [(Device::Cuda, "cuda"), (Device::Metal, "metal")] {
         let place = if device == Device::Cuda { Place::Cuda } else { Place::Metal };
         let expected = if place.built_in() {
