@@ -78,8 +78,8 @@ fn failed(e: impl std::fmt::Display) -> BackendError {
 }
 
 /// A register that an earlier operation of the step must have filled.
-fn filled<'a, T>(register: &'a Option<T>, name: &str) -> Result<&'a T> {
-    register.as_ref().ok_or_else(|| BackendError::Device(format!("{name} is read before written")))
+fn filled<'a, T>(register: Option<&'a T>, name: &str) -> Result<&'a T> {
+    register.ok_or_else(|| BackendError::Device(format!("{name} is read before written")))
 }
 
 impl CandleBackend {
@@ -95,7 +95,7 @@ impl CandleBackend {
     }
 
     fn reserved(&self) -> Result<&Reserved> {
-        filled(&self.reserved, "the KV cache")
+        filled(self.reserved.as_ref(), "the KV cache")
     }
 
     fn norm(x: &Tensor, norm: Norm<'_, Tensor>) -> candle_core::Result<Tensor> {
@@ -104,7 +104,7 @@ impl CandleBackend {
 
     /// `x += post(y)`
     fn add(&mut self, y: &Tensor, post: Option<Norm<'_, Tensor>>) -> Result<()> {
-        let x = filled(&self.step.x, "x")?;
+        let x = filled(self.step.x.as_ref(), "x")?;
         let sum = match post {
             Some(post) => Self::norm(y, post).and_then(|y| x + y),
             None => x + y,
@@ -181,7 +181,7 @@ impl Backend for CandleBackend {
         w: &Linear,
         bias: Option<&Tensor>,
     ) -> Result<()> {
-        let x = filled(&self.step.x, "x")?;
+        let x = filled(self.step.x.as_ref(), "x")?;
         let project = || {
             let qkv = w.forward(&Self::norm(x, norm)?)?;
             bias.map_or(Ok(qkv.clone()), |b| qkv.broadcast_add(b))
@@ -197,7 +197,7 @@ impl Backend for CandleBackend {
         rope: &Rope,
     ) -> Result<()> {
         let shape = self.reserved()?.plan.shape;
-        let qkv = filled(&self.step.qkv, "qkv")?;
+        let qkv = filled(self.step.qkv.as_ref(), "qkv")?;
         let (cos, sin) = self.step.rotary.tables(rope, &self.device).map_err(failed)?;
         let rows = self.step.tokens.len();
         let d = shape.head_dim;
@@ -222,7 +222,7 @@ impl Backend for CandleBackend {
     }
 
     fn attention(&mut self, attention: Attention) -> Result<()> {
-        let q = filled(&self.step.q, "q")?;
+        let q = filled(self.step.q.as_ref(), "q")?;
         let cache = &self.reserved()?.cache;
         let attn = cache.attend(q, &self.step.spans, &attention).map_err(failed)?;
         self.step.attn = Some(attn);
@@ -230,12 +230,12 @@ impl Backend for CandleBackend {
     }
 
     fn project_add(&mut self, w: &Linear, post: Option<Norm<'_, Tensor>>) -> Result<()> {
-        let y = w.forward(filled(&self.step.attn, "attn")?).map_err(failed)?;
+        let y = w.forward(filled(self.step.attn.as_ref(), "attn")?).map_err(failed)?;
         self.add(&y, post)
     }
 
     fn gated_mlp_add(&mut self, mlp: GatedMlp<'_, Self>) -> Result<()> {
-        let x = filled(&self.step.x, "x")?;
+        let x = filled(self.step.x.as_ref(), "x")?;
         let compute = || {
             let gate_up = mlp.gate_up.forward(&Self::norm(x, mlp.norm)?)?;
             let hidden = match mlp.activation {
@@ -255,7 +255,7 @@ impl Backend for CandleBackend {
     fn logits(&mut self, norm: Norm<'_, Tensor>, head: &Linear) -> Result<&[f32]> {
         self.logits.clear();
         if !self.step.logit_rows.is_empty() {
-            let x = filled(&self.step.x, "x")?;
+            let x = filled(self.step.x.as_ref(), "x")?;
             let compute = || {
                 let rows = Tensor::new(&self.step.logit_rows[..], &self.device)?;
                 let x = Self::norm(&x.index_select(&rows, 0)?, norm)?;

@@ -223,11 +223,20 @@ impl Batch<'_> {
 
 /// The normalisation before a projection: RMSNorm with `weight` (as the file has it: GGUF's Gemma
 /// weights already contain the `+ 1`).
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub struct Norm<'a, V> {
     pub weight: &'a V,
     pub eps: f32,
 }
+
+// By hand: derived, they would ask the same of the weight that is only borrowed.
+impl<V> Clone for Norm<'_, V> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<V> Copy for Norm<'_, V> {}
 
 /// Everything attention needs beside q, k and v.
 #[derive(Debug, Clone, Copy)]

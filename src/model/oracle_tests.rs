@@ -137,8 +137,8 @@ fn llama_agrees_with_candle_transformers() {
 #[ignore = "takes gigabytes: run with -- --ignored oracle"]
 fn gemma3_agrees_with_candle_transformers() {
     let tokens: [&[u32]; 2] = [
-        &[2, 818, 5279, 529, 7001, 563, 9079, 236761, 669, 5279],
-        &[2, 54593, 786, 496, 3925, 1003, 496, 16288, 236761, 107],
+        &[2, 818, 5279, 529, 7001, 563, 9079, 236_761, 669, 5279],
+        &[2, 54_593, 786, 496, 3925, 1003, 496, 16_288, 236_761, 107],
     ];
     let path = model_path("gemma-3-270m-Q4_K_M.gguf");
     let mut model = open_changed(&path, |d| d.activation = Activation::Silu);

@@ -6,19 +6,30 @@
 //! * [`TextStream`]: a [`Detokenizer`] that stops at stop strings and never leaks their beginning.
 
 mod detokenize;
+#[cfg(feature = "fake-model")]
+mod fake;
 mod stop;
 mod stream;
 mod template;
+#[cfg(test)]
+mod testing;
+mod tokenizer;
+mod vocab;
 
 use std::sync::Arc;
 
 pub use detokenize::Detokenizer;
+#[cfg(feature = "fake-model")]
+pub use fake::FAKE_END;
 pub use stop::{MAX_STOP_BYTES, MAX_STOPS, StopError, StopSet};
 pub use stream::{Piece, TextStream};
-pub use template::{ChatMessage, ChatOptions, TemplateError};
+pub use template::{ChatMessage, ChatOptions, Json, TemplateError};
 
 use crate::engine::message::TokenId;
 use crate::model::load::gguf::Metadata;
+use template::Template;
+use tokenizer::Tokenizer;
+use vocab::{Kind, Spelling, Vocab};
 
 /// Why the text side of a model cannot be used; names the metadata key.
 #[derive(Debug, thiserror::Error)]
@@ -29,91 +40,180 @@ pub struct TextError(pub String);
 /// Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Text {
-    #[expect(dead_code, reason = "the vocabulary lands with the tokenizers")]
-    inner: Arc<()>,
+    inner: Arc<Inner>,
 }
+
+#[derive(Debug)]
+struct Inner {
+    vocab: Vocab,
+    tokenizer: Tokenizer,
+    bos: Option<TokenId>,
+    adds_bos: bool,
+    end_tokens: Vec<TokenId>,
+    /// Encoding puts a blank before a text.
+    space_prefix: bool,
+    template: Option<Template>,
+}
+
+/// Control tokens that end an answer in the model families that use them, whether or not the
+/// metadata says so: llama.cpp's list of texts that mark the end of generation (`llama-vocab.cpp`),
+/// without those that only end a file in a repository.
+const END_TEXTS: [&str; 13] = [
+    "<|eot_id|>",
+    "<|im_end|>",
+    "<|end|>",
+    "<|return|>",
+    "<|call|>",
+    "<end_of_turn>",
+    "<|endoftext|>",
+    "<|eom_id|>",
+    "<|end_of_text|>",
+    "<end_of_utterance>",
+    "<EOT>",
+    "_<EOT>",
+    "<\u{ff5c}end\u{2581}of\u{2581}sentence\u{ff5c}>",
+];
 
 impl Text {
     /// From GGUF metadata. An unknown tokenizer model or pre-tokenizer is refused by name.
-    pub fn from_gguf(_metadata: &Metadata) -> Result<Self, TextError> {
-        Err(TextError("tokenizers are not built yet".to_owned()))
-    }
-
-    /// For the fake model: `vocab` tokens, some of several bytes, some special.
-    #[cfg(feature = "fake-model")]
-    pub fn fake(_vocab: usize) -> Self {
-        Self { inner: Arc::new(()) }
+    pub fn from_gguf(metadata: &Metadata) -> Result<Self, TextError> {
+        let spelling = tokenizer::spelling(metadata)?;
+        let mut vocab = Vocab::from_gguf(metadata, spelling)?;
+        let tokenizer = Tokenizer::from_gguf(metadata, &mut vocab)?;
+        let id = |name: &str| vocab.opt_id(metadata, &format!("tokenizer.ggml.{name}_token_id"));
+        let bos = id("bos")?;
+        let listed = [id("eos")?, id("eot")?, id("eom")?];
+        let tokens = [
+            ("bos_token", bos),
+            ("eos_token", listed[0]),
+            ("unk_token", id("unknown")?),
+            ("pad_token", id("padding")?),
+        ];
+        let template = metadata.opt_str("tokenizer.chat_template")?.map(|source| {
+            let text = |id| String::from_utf8_lossy(vocab.raw(id)).into_owned();
+            let named = |(name, id): (_, Option<_>)| id.map(|id| (name, text(id)));
+            Template::new(source.to_owned(), tokens.into_iter().filter_map(named).collect())
+        });
+        let by_default = spelling == Spelling::Blanks;
+        let adds_bos = metadata.opt_bool("tokenizer.ggml.add_bos_token")?.unwrap_or(by_default);
+        let inner = Inner {
+            bos,
+            adds_bos: adds_bos && bos.is_some(),
+            end_tokens: end_tokens(&vocab, &listed),
+            space_prefix: tokenizer::space_prefix(metadata, spelling)?,
+            vocab,
+            tokenizer,
+            template,
+        };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Token ids of `text`. `special`: special tokens written in the text become their ids, else they
-    /// are plain text. `add_bos`: BOS is put in front where the model's metadata says so.
-    pub fn encode(&self, _text: &str, _special: bool, _add_bos: bool) -> Vec<TokenId> {
-        Vec::new()
+    /// are plain text. `add_bos`: BOS is put in front where the model's metadata says so, even if the
+    /// text itself begins with it. About linear in time; a megabyte takes from
+    /// 30 ms (words) to a second (one single word).
+    pub fn encode(&self, text: &str, special: bool, add_bos: bool) -> Vec<TokenId> {
+        let mut ids = self.inner.tokenizer.encode(&self.inner.vocab, text, special);
+        if let Some(bos) = self.inner.bos.filter(|_| add_bos && self.inner.adds_bos) {
+            ids.insert(0, bos);
+        }
+        ids
     }
 
     /// The text of a whole sequence; bytes that are not UTF-8 become U+FFFD, as
     /// [`String::from_utf8_lossy`] has it. `skip_special` leaves special tokens out.
-    pub fn decode(&self, _ids: &[TokenId], _skip_special: bool) -> String {
-        String::new()
+    pub fn decode(&self, ids: &[TokenId], skip_special: bool) -> String {
+        self.decode_with_offsets(ids, skip_special).0
     }
 
     /// [`Self::decode`], and for each token where its text begins, in Unicode scalar values.
-    pub fn decode_with_offsets(
-        &self,
-        _ids: &[TokenId],
-        _skip_special: bool,
-    ) -> (String, Vec<usize>) {
-        (String::new(), Vec::new())
+    pub fn decode_with_offsets(&self, ids: &[TokenId], skip_special: bool) -> (String, Vec<usize>) {
+        let mut detokenizer = Detokenizer::at_start(self, skip_special);
+        let mut text = String::new();
+        let mut offsets = Vec::with_capacity(ids.len());
+        for &id in ids {
+            detokenizer.push_to(self, id, &mut text);
+            offsets.push(detokenizer.offset());
+        }
+        text.push_str(detokenizer.finish());
+        (text, offsets)
     }
 
-    /// The bytes that a token stands for; none for an id outside the vocabulary.
-    pub fn token_bytes(&self, _id: TokenId) -> &[u8] {
-        &[]
+    /// The bytes that a token stands for; none for an id outside the vocabulary or for one that only
+    /// fills it up. Of a special token, its name.
+    pub fn token_bytes(&self, id: TokenId) -> &[u8] {
+        self.inner.vocab.bytes(id)
     }
 
     /// A text for one token that no other token has: its own, or `bytes:\xe2\x96` where its bytes
-    /// are not valid UTF-8.
-    pub fn token_label(&self, _id: TokenId) -> String {
-        String::new()
+    /// are not valid UTF-8 or it stands for a single byte, or `token_id:7` where another token has the
+    /// same text.
+    pub fn token_label(&self, id: TokenId) -> String {
+        self.inner.vocab.label(id)
     }
 
     /// A control token, such as BOS: not text.
-    pub fn is_special(&self, _id: TokenId) -> bool {
-        false
+    pub fn is_special(&self, id: TokenId) -> bool {
+        self.inner.vocab.is_special(id)
     }
 
     /// Ids are below this.
     pub fn vocab(&self) -> usize {
-        0
+        self.inner.vocab.len()
     }
 
     /// The token that begins a text, if the model has one.
     pub fn bos(&self) -> Option<TokenId> {
-        None
+        self.inner.bos
     }
 
     /// Whether [`Self::encode`] with `add_bos` puts [`Self::bos`] in front.
     pub fn adds_bos(&self) -> bool {
-        false
+        self.inner.adds_bos
     }
 
-    /// Tokens that end an answer, ascending.
+    /// Tokens that end an answer, ascending: those that the metadata names, and those that are known
+    /// by their text to end a turn.
     pub fn end_tokens(&self) -> &[TokenId] {
-        &[]
+        &self.inner.end_tokens
     }
 
     /// The model's own chat template, if it has one.
     pub fn chat_template(&self) -> Option<&str> {
-        None
+        self.inner.template.as_ref().map(Template::source)
     }
 
-    /// Renders a conversation by the model's chat template. Special tokens stand in the result as
+    /// Renders a conversation by the model's chat template, on a thread of its own. Special tokens stand in the result as
     /// text: encode it with `special`, and without `add_bos` (templates write BOS themselves).
     pub fn render_chat(
         &self,
-        _messages: &[ChatMessage],
-        _options: &ChatOptions,
+        messages: &[ChatMessage],
+        options: &ChatOptions,
     ) -> Result<String, TemplateError> {
-        Err(TemplateError::Missing)
+        let template = self.inner.template.as_ref().ok_or(TemplateError::Missing)?;
+        template.render(messages, options)
     }
+
+    /// Encoding puts a blank before a text that begins a sequence or follows a special token.
+    fn space_prefix(&self) -> bool {
+        self.inner.space_prefix
+    }
+
+    /// A token that encoding finds in a text as it is written.
+    fn is_marker(&self, id: TokenId) -> bool {
+        self.is_special(id) || self.inner.vocab.kind(id) == Kind::UserDefined
+    }
+}
+
+/// Tokens that end an answer: the `listed` ones, and those of [`END_TEXTS`] that are not plain text.
+fn end_tokens(vocab: &Vocab, listed: &[Option<TokenId>]) -> Vec<TokenId> {
+    let known = (0..vocab.len() as TokenId).filter(|&id| {
+        let kind = vocab.kind(id);
+        matches!(kind, Kind::Control | Kind::UserDefined)
+            && END_TEXTS.iter().any(|text| text.as_bytes() == vocab.raw(id))
+    });
+    let mut ids = known.chain(listed.iter().copied().flatten()).collect::<Vec<_>>();
+    ids.sort_unstable();
+    ids.dedup();
+    ids
 }

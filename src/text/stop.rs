@@ -1,7 +1,14 @@
-//! Stop strings, matched on the bytes of the whole generated text, across tokens.
+//! Stop strings, matched on the whole generated text, across tokens.
+//!
+//! The first stop is the one that ends first; of several that end at the same place the longest one,
+//! so that nothing of any of them is left. The text is cut where it begins. That depends on the text
+//! alone, not on how it was cut into tokens: the engine (which asks [`StopSet::watch`]) and
+//! [`super::TextStream`] come to the same answer, each by itself.
+
+use std::sync::Arc;
 
 use crate::engine::message::{StopWatch, TokenId};
-use crate::text::Text;
+use crate::text::{Detokenizer, Text};
 
 /// Most stop strings of one request.
 pub const MAX_STOPS: usize = 16;
@@ -19,28 +26,134 @@ pub enum StopError {
     TooLong { index: usize },
 }
 
-/// Compiled stop strings. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct StopSet {}
+/// One stop string, compiled as Knuth, Morris and Pratt have it.
+#[derive(Debug)]
+struct Pattern {
+    bytes: Box<[u8]>,
+    /// For each number of matched bytes: how many are matched still when the next one is wrong.
+    fallback: Box<[u16]>,
+}
 
-impl StopSet {
-    /// At most [`MAX_STOPS`] strings, none empty, none longer than [`MAX_STOP_BYTES`].
-    pub fn new<S: AsRef<str>>(_stops: &[S]) -> Result<Self, StopError> {
-        Ok(Self {})
+impl Pattern {
+    fn new(stop: &str) -> Self {
+        let bytes = stop.as_bytes();
+        let mut fallback = vec![0; bytes.len() + 1];
+        let mut matched = 0;
+        for at in 1..bytes.len() {
+            while matched > 0 && bytes[matched] != bytes[at] {
+                matched = usize::from(fallback[matched]);
+            }
+            if bytes[matched] == bytes[at] {
+                matched += 1;
+            }
+            fallback[at + 1] = matched as u16;
+        }
+        Self { bytes: bytes.into(), fallback: fallback.into() }
     }
 
-    /// What the engine asks after each token of one choice. `skip_special` as in the request's
-    /// [`super::TextStream`], so that both see the same text.
-    pub fn watch(&self, _text: &Text, _skip_special: bool) -> Box<dyn StopWatch> {
-        Box::new(Watch {})
+    /// How many bytes are matched after `byte`, when `matched` were before.
+    fn step(&self, mut matched: usize, byte: u8) -> usize {
+        if matched == self.bytes.len() {
+            matched = usize::from(self.fallback[matched]);
+        }
+        while self.bytes[matched] != byte {
+            if matched == 0 {
+                return 0;
+            }
+            matched = usize::from(self.fallback[matched]);
+        }
+        matched + 1
     }
 }
 
+/// Compiled stop strings. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct StopSet {
+    patterns: Arc<[Pattern]>,
+}
+
+impl StopSet {
+    /// At most [`MAX_STOPS`] strings, none empty, none longer than [`MAX_STOP_BYTES`].
+    pub fn new<S: AsRef<str>>(stops: &[S]) -> Result<Self, StopError> {
+        if stops.len() > MAX_STOPS {
+            return Err(StopError::TooMany);
+        }
+        for (index, stop) in stops.iter().enumerate() {
+            match stop.as_ref().len() {
+                0 => return Err(StopError::Empty { index }),
+                1..=MAX_STOP_BYTES => {}
+                _ => return Err(StopError::TooLong { index }),
+            }
+        }
+        Ok(Self { patterns: stops.iter().map(|stop| Pattern::new(stop.as_ref())).collect() })
+    }
+
+    /// What the engine asks after each token of one choice. `skip_special` as in the choice's
+    /// [`super::TextStream`], so that both see the same text.
+    pub fn watch(&self, text: &Text, skip_special: bool) -> Box<dyn StopWatch> {
+        Box::new(Watch {
+            text: text.clone(),
+            detokenizer: Detokenizer::new(skip_special),
+            matcher: Matcher::new(self),
+        })
+    }
+}
+
+/// Goes through a text and finds where stop strings end.
 #[derive(Debug)]
-struct Watch {}
+pub(super) struct Matcher {
+    patterns: Arc<[Pattern]>,
+    /// Bytes of each pattern that the text so far ends with.
+    matched: Vec<usize>,
+}
+
+impl Matcher {
+    pub(super) fn new(stops: &StopSet) -> Self {
+        Self { patterns: stops.patterns.clone(), matched: vec![0; stops.patterns.len()] }
+    }
+
+    /// Takes the next byte. The length of the longest stop string that ends with it, or 0.
+    pub(super) fn step(&mut self, byte: u8) -> usize {
+        let mut longest = 0;
+        for (pattern, matched) in self.patterns.iter().zip(&mut self.matched) {
+            *matched = pattern.step(*matched, byte);
+            if *matched == pattern.bytes.len() {
+                longest = longest.max(*matched);
+            }
+        }
+        longest
+    }
+
+    /// Length of the longest end of the text that could be the beginning of a stop string, and is not
+    /// all of it.
+    pub(super) fn held(&self) -> usize {
+        let held = |(pattern, &matched): (&Pattern, &usize)| {
+            if matched == pattern.bytes.len() {
+                usize::from(pattern.fallback[matched])
+            } else {
+                matched
+            }
+        };
+        self.patterns.iter().zip(&self.matched).map(held).max().unwrap_or(0)
+    }
+}
+
+/// The engine's side of one choice's stop strings.
+#[derive(Debug)]
+struct Watch {
+    text: Text,
+    detokenizer: Detokenizer,
+    matcher: Matcher,
+}
 
 impl StopWatch for Watch {
-    fn is_stop(&mut self, _token: TokenId) -> bool {
-        false
+    fn is_stop(&mut self, token: TokenId) -> bool {
+        let piece = self.detokenizer.push(&self.text, token);
+        let mut stopped = false;
+        // To the end, even after a match: the engine goes on if it may not stop yet.
+        for byte in piece.bytes() {
+            stopped |= self.matcher.step(byte) > 0;
+        }
+        stopped
     }
 }

@@ -1,7 +1,11 @@
 //! The text of one choice as it grows: detokenised, cut at the first stop string.
 
+#[cfg(test)]
+mod tests;
+
 use crate::engine::message::TokenId;
-use crate::text::{StopSet, Text};
+use crate::text::stop::Matcher;
+use crate::text::{Detokenizer, StopSet, Text};
 
 /// What one token adds to the text that a client sees.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -15,32 +19,73 @@ pub struct Piece {
     pub offset: usize,
 }
 
-/// Detokenises one choice and holds back what could be the beginning of a stop string.
+/// Detokenises one choice and holds back what could be the beginning of a stop string, and not a byte
+/// more.
 #[derive(Debug)]
 pub struct TextStream {
-    _text: Text,
+    text: Text,
+    detokenizer: Detokenizer,
+    matcher: Option<Matcher>,
+    held: String,
+    may_stop: bool,
+    stopped: bool,
 }
 
 impl TextStream {
     /// `skip_special`: special tokens have no text.
-    pub fn new(text: &Text, _stops: Option<&StopSet>, _skip_special: bool) -> Self {
-        Self { _text: text.clone() }
+    pub fn new(text: &Text, stops: Option<&StopSet>, skip_special: bool) -> Self {
+        Self {
+            text: text.clone(),
+            detokenizer: Detokenizer::new(skip_special),
+            matcher: stops.map(Matcher::new),
+            held: String::new(),
+            may_stop: true,
+            stopped: false,
+        }
     }
 
     /// The next generated token (not an end token that ended the answer: it has no text).
     /// `may_stop` is false for the tokens that `min_tokens` protects: a stop string that is complete
     /// by then stays in the text.
-    pub fn push(&mut self, _token: TokenId, _may_stop: bool) -> Piece {
-        Piece::default()
+    pub fn push(&mut self, token: TokenId, may_stop: bool) -> Piece {
+        self.may_stop = may_stop;
+        let whole = self.detokenizer.push(&self.text, token);
+        let offset = self.detokenizer.offset();
+        let text = self.pass(&whole);
+        Piece { text, stopped: self.stopped, offset }
     }
 
     /// Where the text of a further token would begin: the offset of an end token.
     pub fn offset(&self) -> usize {
-        0
+        self.detokenizer.chars()
     }
 
     /// What was held back, once no token comes any more. Empty after a stop.
     pub fn finish(&mut self) -> String {
-        String::new()
+        let whole = self.detokenizer.finish();
+        let mut text = self.pass(whole);
+        text.push_str(&std::mem::take(&mut self.held));
+        text
+    }
+
+    /// Takes `whole` up to the first stop string; what of it and of the text held back is free now.
+    fn pass(&mut self, whole: &str) -> String {
+        if self.stopped {
+            return String::new();
+        }
+        self.held.push_str(whole);
+        let Some(matcher) = &mut self.matcher else { return std::mem::take(&mut self.held) };
+        let before = self.held.len() - whole.len();
+        for (at, byte) in whole.bytes().enumerate() {
+            let stop = matcher.step(byte);
+            if stop > 0 && self.may_stop {
+                self.stopped = true;
+                let mut text = std::mem::take(&mut self.held);
+                text.truncate(before + at + 1 - stop);
+                return text;
+            }
+        }
+        let rest = self.held.split_off(self.held.len() - matcher.held());
+        std::mem::replace(&mut self.held, rest)
     }
 }

@@ -60,12 +60,14 @@ impl Client {
     }
 
     fn head(&self, method: &str, path: &str, body: Option<&str>) -> String {
-        let mut head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n");
+        let mut head =
+            format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n");
         if !self.key.is_empty() {
             head += &format!("Authorization: Bearer {}\r\n", self.key);
         }
         if let Some(body) = body {
-            head += &format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len());
+            head +=
+                &format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len());
         }
         head + "\r\n"
     }
@@ -94,7 +96,8 @@ impl Client {
     /// Sends a streaming request and reads its head.
     pub(crate) fn stream(&self, body: &Value) -> Stream {
         let text = body.to_string();
-        let socket = self.raw((self.head("POST", "/v1/completions", Some(&text)) + &text).as_bytes());
+        let socket =
+            self.raw((self.head("POST", "/v1/completions", Some(&text)) + &text).as_bytes());
         let mut reader = BufReader::new(socket.unwrap());
         let (status, headers) = read_head(&mut reader).unwrap();
         Stream { status, headers, reader, rest: Vec::new() }
@@ -105,9 +108,14 @@ impl Client {
         let page = self.get("/metrics");
         assert_eq!(page.status, 200);
         let of_name = |line: &&str| {
-            line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']) || name.ends_with('}'))
+            line.strip_prefix(name)
+                .is_some_and(|rest| rest.starts_with(['{', ' ']) || name.ends_with('}'))
         };
-        page.body.lines().filter(of_name).filter_map(|l| l.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+        page.body
+            .lines()
+            .filter(of_name)
+            .filter_map(|l| l.rsplit(' ').next()?.parse::<f64>().ok())
+            .sum()
     }
 }
 

@@ -27,7 +27,11 @@ fn until_idle(client: &Client) {
 fn until(client: &Client, metric: &str, is: impl Fn(f64) -> bool) {
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
     while !is(client.metric(metric)) {
-        assert!(std::time::Instant::now() < deadline, "{metric} stays at {}", client.metric(metric));
+        assert!(
+            std::time::Instant::now() < deadline,
+            "{metric} stays at {}",
+            client.metric(metric)
+        );
         thread::yield_now();
     }
 }
@@ -37,11 +41,13 @@ fn two_hundred_at_once_on_four_places_all_get_their_own_answer() {
     let server = Server::start(&["fake:", "--max-num-seqs", "4"]);
     let client = server.client();
     let prompt = |i: usize| format!("canary {i} of two hundred");
-    let alone: Vec<String> = (0..200).step_by(20).map(|i| client.complete(&call(&prompt(i), 12)).text(0)).collect();
+    let alone: Vec<String> =
+        (0..200).step_by(20).map(|i| client.complete(&call(&prompt(i), 12)).text(0)).collect();
     let together: Vec<String> = thread::scope(|scope| {
         let client = &client;
-        let threads: Vec<_> =
-            (0..200).map(|i| scope.spawn(move || client.complete(&call(&prompt(i), 12)).text(0))).collect();
+        let threads: Vec<_> = (0..200)
+            .map(|i| scope.spawn(move || client.complete(&call(&prompt(i), 12)).text(0)))
+            .collect();
         threads.into_iter().map(|t| t.join().unwrap()).collect()
     });
     let every_twentieth: Vec<&String> = together.iter().step_by(20).collect();
@@ -58,7 +64,8 @@ fn a_client_that_leaves_frees_its_place_at_once() {
         let text = body.to_string();
         let head = format!(
             "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{text}",
-            client.key, text.len()
+            client.key,
+            text.len()
         );
         let socket = client.raw(head.as_bytes()).unwrap();
         if i % 4 == 0 {
@@ -69,18 +76,26 @@ fn a_client_that_leaves_frees_its_place_at_once() {
     }
     until_idle(&client);
     assert_eq!(client.complete(&call("after", 4)).status, 200);
-    assert!(client.metric("vllm:request_success_total{finished_reason=\"abort\"") >= 1.0 || client.metric("vllm:request_success_total") >= 1.0);
+    assert!(
+        client.metric("vllm:request_success_total{finished_reason=\"abort\"") >= 1.0
+            || client.metric("vllm:request_success_total") >= 1.0
+    );
     assert!(!server.log().contains("panic"), "{}", server.log());
 }
 
 #[test]
 fn the_queue_is_bounded_and_says_so_at_once() {
-    let server = Server::start(&["fake:step_ms=20", "--max-num-seqs", "1", "--max-queue-requests", "2"]);
+    let server =
+        Server::start(&["fake:step_ms=20", "--max-num-seqs", "1", "--max-queue-requests", "2"]);
     let client = server.client();
     let mut streams: Vec<_> = vec![client.stream(&streaming("one", 2000))];
     streams[0].first();
     thread::scope(|scope| {
-        let waiting: Vec<_> = (0..2).map(|_| scope.spawn(|| client.try_post("/v1/completions", &call("two", 1).to_string()))).collect();
+        let waiting: Vec<_> = (0..2)
+            .map(|_| {
+                scope.spawn(|| client.try_post("/v1/completions", &call("two", 1).to_string()))
+            })
+            .collect();
         until(&client, "vllm:num_requests_waiting", |v| v == 2.0);
         let refused = client.complete(&call("three", 1));
         assert_eq!(refused.status, 429, "{}", refused.body);
@@ -101,11 +116,14 @@ fn a_full_cache_preempts_and_nobody_sees_it() {
     let alone = Server::start(&["fake:"]);
     let tight = Server::start(&["fake:kv_blocks=12", "--max-num-seqs", "8"]);
     let prompt = |i: u32| format!("long answer {i}");
-    let expected: Vec<String> = (0..8).map(|i| alone.client().complete(&call(&prompt(i), 150)).text(0)).collect();
+    let expected: Vec<String> =
+        (0..8).map(|i| alone.client().complete(&call(&prompt(i), 150)).text(0)).collect();
     let client = tight.client();
     let answers: Vec<String> = thread::scope(|scope| {
         let client = &client;
-        let threads: Vec<_> = (0..8).map(|i| scope.spawn(move || client.complete(&call(&prompt(i), 150)).text(0))).collect();
+        let threads: Vec<_> = (0..8)
+            .map(|i| scope.spawn(move || client.complete(&call(&prompt(i), 150)).text(0)))
+            .collect();
         threads.into_iter().map(|t| t.join().unwrap()).collect()
     });
     assert_eq!(answers, expected);
@@ -149,7 +167,13 @@ fn three_panics_in_a_row_end_the_process() {
 
 #[test]
 fn a_hung_engine_is_not_healthy_and_still_ends_on_sigterm() {
-    let mut server = Server::start(&["fake:fault=hang@3", "--engine-stall-timeout-s", "1", "--shutdown-timeout-s", "1"]);
+    let mut server = Server::start(&[
+        "fake:fault=hang@3",
+        "--engine-stall-timeout-s",
+        "1",
+        "--shutdown-timeout-s",
+        "1",
+    ]);
     let client = server.client();
     assert_eq!(client.get("/health").status, 200);
     thread::scope(|scope| {
@@ -171,7 +195,8 @@ fn a_hung_engine_is_not_healthy_and_still_ends_on_sigterm() {
 fn a_drain_finishes_what_runs_and_refuses_what_comes() {
     let mut server = Server::start(&["fake:step_ms=10", "--max-num-seqs", "8"]);
     let client = server.client();
-    let mut streams: Vec<_> = (0..4).map(|i| client.stream(&streaming(&format!("drain {i}"), 100))).collect();
+    let mut streams: Vec<_> =
+        (0..4).map(|i| client.stream(&streaming(&format!("drain {i}"), 100))).collect();
     for stream in &mut streams {
         stream.first();
     }

@@ -3,7 +3,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
 mod cli;
+mod client;
 mod house;
+mod lifecycle;
 mod pull;
+mod real_model;
 mod serve;
 mod support;

@@ -79,7 +79,8 @@ fn sixteen_at_once_have_the_same_bits_as_each_alone() {
     let choices = |body: &Value| client.complete(body).json()["choices"].clone();
     let alone: Vec<Value> = crowd().iter().map(choices).collect();
     let together: Vec<Value> = thread::scope(|scope| {
-        let threads: Vec<_> = crowd().into_iter().map(|b| scope.spawn(move || choices(&b))).collect();
+        let threads: Vec<_> =
+            crowd().into_iter().map(|b| scope.spawn(move || choices(&b))).collect();
         threads.into_iter().map(|t| t.join().unwrap()).collect()
     });
     assert!(alone.iter().all(|a| a[0]["text"].as_str().is_some_and(|t| !t.is_empty())));
@@ -92,7 +93,8 @@ fn a_stop_string_across_tokens_never_shows() {
     let base = json!({"model": "davinci-002", "prompt": "The capital of France is", "max_tokens": 24, "temperature": 0});
     let whole = client.complete(&base).text(0);
     // Every place where five characters of the answer could be a stop string, token borders or not.
-    let starts: Vec<usize> = whole.char_indices().map(|(i, _)| i).skip(3).step_by(5).take(8).collect();
+    let starts: Vec<usize> =
+        whole.char_indices().map(|(i, _)| i).skip(3).step_by(5).take(8).collect();
     for start in starts {
         let stop: String = whole[start..].chars().take(5).collect();
         let cut = whole.find(&stop).unwrap();
@@ -132,7 +134,8 @@ fn streamed_log_probabilities_are_those_of_the_whole_answer() {
 #[test]
 fn choice_zero_of_four_is_the_answer_of_one() {
     let client = client();
-    let mut body = json!({"model": "davinci-002", "prompt": "Once upon a time", "max_tokens": 12, "seed": 11});
+    let mut body =
+        json!({"model": "davinci-002", "prompt": "Once upon a time", "max_tokens": 12, "seed": 11});
     let one = client.complete(&body).text(0);
     body["n"] = json!(4);
     let four = client.complete(&body);

@@ -9,22 +9,22 @@ use crate::support::{FAKE, KEY, Server, millrace};
 
 #[test]
 fn it_is_live_while_it_loads_and_ready_afterwards() {
-    let server = Server::spawn("fake:load_ms=700", &[]);
-    assert_eq!(server.get_public("/health/live").status, 200);
-    assert_eq!(server.get_public("/health/ready").status, 503);
-    let refused = server.post("/v1/completions", &json!({"model": "fake", "prompt": "a"}));
+    let server = Server::start_unready(&["fake:load_ms=700"]);
+    assert_eq!(server.client_with("").get("/health/live").status, 200);
+    assert_eq!(server.client_with("").get("/health/ready").status, 503);
+    let refused = server.client().complete(&json!({"model": "fake", "prompt": "a"}));
     assert_eq!(refused.status, 503);
-    assert_eq!(refused.json()["error"]["code"], "model_loading");
-    assert!(refused.headers.contains_key("retry-after"));
+    assert_eq!(refused.error("code"), "model_loading");
+    assert!(refused.header("retry-after").is_some());
     server.wait_ready();
-    assert_eq!(server.get_public("/health/ready").status, 200);
+    assert_eq!(server.client_with("").get("/health/ready").status, 200);
     let check = ["healthcheck", "--url", &server.url("")];
     assert!(millrace(server.home.path()).args(check).status().unwrap().success());
 }
 
 #[test]
 fn the_banner_says_what_is_served_and_how_to_use_it() {
-    let server = Server::start(FAKE, &["--kv-cache-memory", "64MiB"]);
+    let server = Server::start(&[FAKE, "--kv-cache-memory", "64MiB"]);
     server.wait_log("OpenAI(");
     let log = server.log();
     for part in [&server.url("/v1"), "fake", "tokens", "MILLRACE_API_KEY", "curl ", "OpenAI("] {
@@ -35,7 +35,7 @@ fn the_banner_says_what_is_served_and_how_to_use_it() {
 
 #[test]
 fn its_curl_line_works_when_pasted() {
-    let server = Server::start(FAKE, &[]);
+    let server = Server::start(&[FAKE]);
     server.wait_log("curl ");
     let log = server.log();
     let line = log.lines().find(|l| l.trim().starts_with("curl ")).unwrap();
@@ -46,8 +46,8 @@ fn its_curl_line_works_when_pasted() {
 
 #[test]
 fn with_json_logs_every_line_is_json() {
-    let server = Server::start(FAKE, &["--log-format", "json"]);
-    assert_eq!(server.get("/v1/models").status, 200);
+    let server = Server::start(&[FAKE, "--log-format", "json"]);
+    assert_eq!(server.client().get("/v1/models").status, 200);
     for line in server.log().lines() {
         let event: serde_json::Value = serde_json::from_str(line).unwrap();
         assert!(event["level"].is_string(), "{line}");
@@ -57,12 +57,12 @@ fn with_json_logs_every_line_is_json() {
 #[test]
 fn a_signal_while_it_loads_or_idles_ends_it_with_0() {
     for signal in [Signal::TERM, Signal::INT] {
-        let mut server = Server::spawn("fake:load_ms=60000", &[]);
+        let mut server = Server::start_unready(&["fake:load_ms=60000"]);
         server.signal(signal);
-        assert_eq!(server.wait().code(), Some(0), "{}", server.log());
-        let mut server = Server::start(FAKE, &[]);
+        assert_eq!(server.wait(), Some(0), "{}", server.log());
+        let mut server = Server::start(&[FAKE]);
         server.signal(signal);
-        assert_eq!(server.wait().code(), Some(0), "{}", server.log());
+        assert_eq!(server.wait(), Some(0), "{}", server.log());
     }
 }
 
@@ -78,14 +78,14 @@ fn a_signal_while_it_fetches_leaves_nothing_behind() {
     let fifo = home.path().join("fifo");
     assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
     let models = home.path().join("models");
-    let args = ["--model-dir", models.to_str().unwrap()];
-    let mut server = Server::spawn_with("smollm2-135m-instruct", &args, |command| {
+    let args = ["smollm2-135m-instruct", "--model-dir", models.to_str().unwrap()];
+    let mut server = Server::spawn_with(&args, |command| {
         command.env("MILLRACE_API_KEY", KEY).env("MILLRACE_PYTHON", &python).env("FIFO", &fifo);
     });
     assert_eq!(std::fs::read_to_string(&fifo).unwrap(), "started\n");
-    assert_eq!(server.get_public("/health/ready").status, 503);
+    assert_eq!(server.client_with("").get("/health/ready").status, 503);
     server.signal(Signal::TERM);
-    assert_eq!(server.wait().code(), Some(0));
+    assert_eq!(server.wait(), Some(0));
     let left = std::fs::read_dir(&models).unwrap().map(|e| e.unwrap().file_name());
     let left: Vec<_> = left.filter(|n| !n.to_str().unwrap().ends_with(".lock")).collect();
     assert!(left.is_empty(), "{left:?}");
@@ -93,21 +93,9 @@ fn a_signal_while_it_fetches_leaves_nothing_behind() {
 
 #[test]
 fn no_memory_of_it_would_be_in_a_core_dump() {
-    let server = Server::start(FAKE, &[]);
+    let server = Server::start(&[FAKE]);
     let filter = format!("/proc/{}/coredump_filter", server.pid().as_raw_nonzero());
     assert_eq!(std::fs::read_to_string(filter).unwrap().trim(), "00000000");
-}
-
-#[test]
-fn a_second_signal_ends_it_at_once() {
-    let mut server = Server::start("fake:fault=hang@1", &["--shutdown-timeout-s", "3600"]);
-    let mut socket = server.connect();
-    let request = server.post_text("/v1/completions", r#"{"model": "fake", "prompt": "a"}"#);
-    std::io::Write::write_all(&mut socket, request.as_bytes()).unwrap();
-    server.signal(Signal::TERM);
-    server.wait_log("stopping");
-    server.signal(Signal::TERM);
-    server.wait();
 }
 
 #[test]
@@ -132,14 +120,9 @@ fn a_key_from_keys_add_opens_the_door() {
     let out = millrace(home.path()).args(add).output().unwrap();
     let secret = String::from_utf8(out.stdout).unwrap();
     let file = home.path().join("k.toml");
-    let server = Server::spawn_with(FAKE, &["--api-key-file", file.to_str().unwrap()], |_| {});
+    let server = Server::spawn_with(&[FAKE, "--api-key-file", file.to_str().unwrap()], |_| {});
     server.wait_ready();
-    let ask = |key: &str| {
-        let head = format!("GET /v1/models HTTP/1.1\r\nHost: {}\r\n", server.address());
-        server
-            .ask(&format!("{head}Authorization: Bearer {key}\r\nConnection: close\r\n\r\n"))
-            .status
-    };
+    let ask = |key: &str| server.client_with(key).get("/v1/models").status;
     assert_eq!(ask(secret.trim()), 200);
     assert_eq!(ask(KEY), 401);
 }

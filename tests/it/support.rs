@@ -1,14 +1,16 @@
 //! The real binary as tests use it: started on a free port, watched, asked, and killed at the end.
 
-use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
+
+use crate::client::Client;
 
 /// The key that every [`Server`] takes, unless it was started with another.
 pub(crate) const KEY: &str = "sk-test-0123456789abcdefghijklmnopqrstuvwxyzABCDE";
@@ -31,7 +33,7 @@ pub(crate) fn millrace(home: &Path) -> Command {
 }
 
 /// A model for tests by its file name. Fails if it was not fetched.
-pub(crate) fn model(file: &str) -> PathBuf {
+pub(crate) fn test_model(file: &str) -> PathBuf {
     let default = concat!(env!("CARGO_MANIFEST_DIR"), "/.cache/models");
     let folder = std::env::var_os("MILLRACE_TEST_MODELS").unwrap_or_else(|| default.into());
     let path = Path::new(&folder).join(file);
@@ -42,7 +44,7 @@ pub(crate) fn model(file: &str) -> PathBuf {
 
 /// The default model.
 pub(crate) fn smollm2() -> String {
-    model("SmolLM2-135M-Instruct.Q4_1.gguf").to_str().unwrap().to_owned()
+    test_model("SmolLM2-135M-Instruct.Q4_1.gguf").to_str().unwrap().to_owned()
 }
 
 /// Lines of the server's stderr so far.
@@ -82,6 +84,9 @@ impl Log {
 /// A running server. Killed when dropped.
 pub(crate) struct Server {
     child: Child,
+    /// Ends the server with the tests, also where it stands in a static that is never dropped: it
+    /// waits for the end of its stdin, which comes with ours at the latest.
+    watchdog: Child,
     address: SocketAddr,
     log: Arc<Log>,
     /// Its home and working folder.
@@ -89,32 +94,33 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Serves `model` and waits until it is ready.
-    pub(crate) fn start(model: &str, args: &[&str]) -> Self {
-        let server = Self::spawn(model, args);
+    /// `serve` with these arguments, on a free port, with [`KEY`]; waits until it is ready.
+    pub(crate) fn start(args: &[&str]) -> Self {
+        let server = Self::start_unready(args);
         server.wait_ready();
         server
     }
 
-    /// Serves `model`; returns as soon as the port is open.
-    pub(crate) fn spawn(model: &str, args: &[&str]) -> Self {
-        Self::spawn_with(model, args, |command| {
+    /// As [`Server::start`], but returns as soon as the port is open.
+    pub(crate) fn start_unready(args: &[&str]) -> Self {
+        Self::spawn_with(args, |command| {
             command.env("MILLRACE_API_KEY", KEY);
         })
     }
 
-    /// As [`Server::spawn`], but without a key; `prepare` may change the command.
-    pub(crate) fn spawn_with(
-        model: &str,
-        args: &[&str],
-        prepare: impl FnOnce(&mut Command),
-    ) -> Self {
+    /// As [`Server::start_unready`], but without a key; `prepare` may change the command.
+    pub(crate) fn spawn_with(args: &[&str], prepare: impl FnOnce(&mut Command)) -> Self {
         let home = tempfile::tempdir().unwrap();
         let mut command = millrace(home.path());
-        command.arg("serve").arg(model).args(["--port", "0"]).args(args);
+        command.arg("serve").args(["--port", "0"]).args(args);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         prepare(&mut command);
         let mut child = command.spawn().unwrap();
+        let watchdog = Command::new("sh")
+            .args(["-c", "read _; kill -9 \"$0\"", &child.id().to_string()])
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
         let log = Arc::new(Log::default());
         let (stderr, reader) = (child.stderr.take().unwrap(), log.clone());
         std::thread::spawn(move || reader.read(stderr));
@@ -126,10 +132,11 @@ impl Server {
                 .ok()
         });
         let Some(address) = address else {
-            let _ = child.kill();
+            let mut watchdog = watchdog;
+            let _ = (watchdog.kill(), watchdog.wait(), child.kill(), child.wait());
             panic!("the server did not start:\n{}", log.lines.lock().unwrap().0.join("\n"));
         };
-        Self { child, address, log, home }
+        Self { child, watchdog, address, log, home }
     }
 
     /// Waits for the line that says that the model is there.
@@ -148,8 +155,14 @@ impl Server {
         self.log.lines.lock().unwrap().0.join("\n")
     }
 
-    pub(crate) fn address(&self) -> SocketAddr {
-        self.address
+    /// A client with [`KEY`].
+    pub(crate) fn client(&self) -> Client {
+        self.client_with(KEY)
+    }
+
+    /// A client with this key; empty for none.
+    pub(crate) fn client_with(&self, key: &str) -> Client {
+        Client { addr: self.address, key: key.to_owned() }
     }
 
     /// `http://127.0.0.1:PORT` and `path`.
@@ -157,71 +170,31 @@ impl Server {
         format!("http://{}{path}", self.address)
     }
 
-    pub(crate) fn pid(&self) -> rustix::process::Pid {
-        rustix::process::Pid::from_child(&self.child)
+    pub(crate) fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
     }
 
     /// Sends a signal.
-    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
-        rustix::process::kill_process(self.pid(), signal).unwrap();
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).unwrap();
     }
 
-    /// Waits for the process to end.
-    pub(crate) fn wait(&mut self) -> ExitStatus {
-        wait(&mut self.child)
+    /// Sends SIGTERM.
+    pub(crate) fn terminate(&self) {
+        self.signal(Signal::TERM);
     }
 
-    /// A connection that gives up after [`PATIENCE`].
-    pub(crate) fn connect(&self) -> TcpStream {
-        let socket = TcpStream::connect(self.address).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        socket.set_write_timeout(Some(PATIENCE)).unwrap();
-        socket
-    }
-
-    /// One request without a key, on a connection of its own.
-    pub(crate) fn get_public(&self, path: &str) -> Answer {
-        self.ask(&format!(
-            "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
-            self.address
-        ))
-    }
-
-    /// GET with the key.
-    pub(crate) fn get(&self, path: &str) -> Answer {
-        self.ask(&format!(
-            "GET {path} HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {KEY}\r\nConnection: close\r\n\r\n",
-            self.address
-        ))
-    }
-
-    /// POST of JSON with the key.
-    pub(crate) fn post(&self, path: &str, body: &serde_json::Value) -> Answer {
-        self.ask(&self.post_text(path, &body.to_string()))
-    }
-
-    /// The text of a POST request with the key.
-    pub(crate) fn post_text(&self, path: &str, body: &str) -> String {
-        format!(
-            "POST {path} HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {KEY}\r\nConnection: close\r\n\
-             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-            self.address,
-            body.len()
-        )
-    }
-
-    /// Sends bytes as they are and reads until the server closes.
-    pub(crate) fn ask(&self, request: &str) -> Answer {
-        let mut socket = self.connect();
-        socket.write_all(request.as_bytes()).unwrap();
-        let mut bytes = Vec::new();
-        socket.read_to_end(&mut bytes).unwrap();
-        Answer::parse(&bytes)
+    /// Waits for the process to end; its exit code, unless a signal killed it.
+    pub(crate) fn wait(&mut self) -> Option<i32> {
+        wait(&mut self.child).code()
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
+        // First the watchdog, so that it never signals a number that is somebody else's by then.
+        let _ = self.watchdog.kill();
+        let _ = self.watchdog.wait();
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
@@ -244,52 +217,4 @@ pub(crate) fn wait(child: &mut Child) -> ExitStatus {
         // There is no wait with a deadline; the state itself ends the loop.
         std::thread::park_timeout(Duration::from_millis(5));
     }
-}
-
-/// A whole HTTP answer.
-#[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) status: u16,
-    /// By lower-case name.
-    pub(crate) headers: BTreeMap<String, String>,
-    pub(crate) body: String,
-}
-
-impl Answer {
-    /// Of an HTTP/1.1 answer that ended with the connection.
-    pub(crate) fn parse(bytes: &[u8]) -> Self {
-        let at = bytes.windows(4).position(|w| w == b"\r\n\r\n");
-        let at = at.unwrap_or_else(|| panic!("no HTTP: {:?}", String::from_utf8_lossy(bytes)));
-        let head = String::from_utf8_lossy(&bytes[..at]).into_owned();
-        let mut lines = head.split("\r\n");
-        let status = lines.next().unwrap()[9..12].parse().unwrap();
-        let headers: BTreeMap<String, String> = lines
-            .map(|l| l.split_once(':').unwrap())
-            .map(|(n, v)| (n.to_lowercase(), v.trim().to_owned()))
-            .collect();
-        let body = &bytes[at + 4..];
-        let chunked = headers.get("transfer-encoding").is_some_and(|v| v == "chunked");
-        let body = if chunked { dechunk(body) } else { body.to_vec() };
-        Self { status, headers, body: String::from_utf8(body).unwrap() }
-    }
-
-    pub(crate) fn json(&self) -> serde_json::Value {
-        serde_json::from_str(&self.body).unwrap_or_else(|e| panic!("{e}: {:?}", self.body))
-    }
-}
-
-/// The content of a chunked body; of a cut one, what came.
-fn dechunk(mut rest: &[u8]) -> Vec<u8> {
-    let mut out = Vec::new();
-    while let Some(end) = rest.windows(2).position(|w| w == b"\r\n") {
-        let size = std::str::from_utf8(&rest[..end]).unwrap();
-        let size = usize::from_str_radix(size.split(';').next().unwrap(), 16).unwrap();
-        rest = &rest[end + 2..];
-        if size == 0 || rest.len() < size {
-            break;
-        }
-        out.extend_from_slice(&rest[..size]);
-        rest = rest.get(size + 2..).unwrap_or_default();
-    }
-    out
 }

@@ -3,6 +3,8 @@
 use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::ops;
 use candle_transformers::utils::{build_additive_causal_mask, repeat_kv};
+use half::f16;
+use half::vec::HalfBitsVecExt;
 
 use crate::backend::{Attention, BLOCK_TOKENS, BlockId, Shape};
 
@@ -29,6 +31,16 @@ pub(super) struct Cache {
     slots: Option<Tensor>,
 }
 
+/// Zeros that take no memory before they are written, where the system can do that: candle writes
+/// those of f16 one by one, and a cache is large.
+fn zeros(size: (usize, usize), dtype: DType, device: &Device) -> Result<Tensor> {
+    if dtype == DType::F16 && device.is_cpu() {
+        let zeros: Vec<f16> = vec![0u16; size.0 * size.1].reinterpret_into();
+        return Tensor::from_vec(zeros, size, device);
+    }
+    Tensor::zeros(size, dtype, device)
+}
+
 /// Some rows of a span, and the first position that any of them sees.
 struct Piece<'a> {
     span: &'a Span,
@@ -53,8 +65,7 @@ impl Piece<'_> {
 impl Cache {
     pub(super) fn new(shape: &Shape, blocks: usize, dtype: DType, device: &Device) -> Result<Self> {
         let size = (blocks * BLOCK_TOKENS, shape.kv_heads * shape.head_dim);
-        let layer =
-            || Ok((Tensor::zeros(size, dtype, device)?, Tensor::zeros(size, dtype, device)?));
+        let layer = || Ok((zeros(size, dtype, device)?, zeros(size, dtype, device)?));
         Ok(Self {
             layers: (0..shape.layers).map(|_| layer()).collect::<Result<_>>()?,
             heads: shape.heads,

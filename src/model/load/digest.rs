@@ -1,5 +1,6 @@
 //! A fingerprint of a model file that is cheap enough for every start.
 
+use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
@@ -35,7 +36,12 @@ pub fn digest(path: &Path, header_bytes: u64) -> io::Result<String> {
         hash.update(&*piece);
         at += STRIDE_BYTES;
     }
-    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    let mut hex = String::new();
+    for byte in hash.finalize() {
+        // Writing to a string cannot fail.
+        let _ = write!(hex, "{byte:02x}");
+    }
+    Ok(hex)
 }
 
 #[cfg(test)]

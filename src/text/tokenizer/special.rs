@@ -1,0 +1,49 @@
+//! Tokens that are found in a text as they are written, before anything is merged.
+
+use std::ops::Range;
+
+use aho_corasick::{AhoCorasick, MatchKind};
+
+use crate::engine::message::TokenId;
+use crate::text::TextError;
+use crate::text::vocab::{Kind, Vocab};
+
+/// Most bytes of all special tokens together. Gemma has 70 kB of them; the automaton takes some forty
+/// bytes for each.
+const MAX_BYTES: usize = 1 << 20;
+
+/// Finds tokens in a text: from left to right, the longest of those that begin at one place.
+#[derive(Debug)]
+pub(super) struct Special {
+    finder: AhoCorasick,
+    /// The ids of the patterns.
+    ids: Vec<TokenId>,
+}
+
+impl Special {
+    /// Of all tokens whose kind is `wanted`. Of several with the same text the first one counts.
+    pub(super) fn new(vocab: &Vocab, wanted: impl Fn(Kind) -> bool) -> Result<Self, TextError> {
+        let ids = (0..vocab.len() as TokenId)
+            .filter(|&id| wanted(vocab.kind(id)) && !vocab.raw(id).is_empty())
+            .collect::<Vec<_>>();
+        if ids.iter().map(|&id| vocab.raw(id).len()).sum::<usize>() > MAX_BYTES {
+            let reason = "tokenizer.ggml.tokens has more than 1 MiB of special tokens";
+            return Err(TextError(reason.to_owned()));
+        }
+        let finder = AhoCorasick::builder()
+            .match_kind(MatchKind::LeftmostLongest)
+            .build(ids.iter().map(|&id| vocab.raw(id)))
+            .map_err(|e| TextError(format!("the special tokens in tokenizer.ggml.tokens: {e}")))?;
+        Ok(Self { finder, ids })
+    }
+
+    /// Where they stand in `text`, without overlaps.
+    pub(super) fn find<'t>(
+        &'t self,
+        text: &'t str,
+    ) -> impl Iterator<Item = (Range<usize>, TokenId)> + 't {
+        self.finder
+            .find_iter(text)
+            .map(|found| (found.range(), self.ids[found.pattern().as_usize()]))
+    }
+}
