@@ -5,22 +5,26 @@ use super::gguf::{KeyError, Metadata};
 /// Keys that name an ending token each.
 const KEYS: [&str; 3] =
     ["tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"];
-/// Control tokens that end a turn or a text wherever they occur: files often name only one of
-/// theirs. A selection from what llama.cpp counts as end of generation (`llama-vocab.cpp`).
-const TEXTS: [&str; 10] = [
-    "<|endoftext|>",
-    "<|im_end|>",
+/// Tokens that end an answer in the model families that use them, whether or not the metadata says
+/// so: llama.cpp's list of texts that mark the end of generation (`llama-vocab.cpp`), without those
+/// that only end a file in a repository.
+const TEXTS: [&str; 13] = [
     "<|eot_id|>",
-    "<|eom_id|>",
-    "<|end_of_text|>",
+    "<|im_end|>",
     "<|end|>",
     "<|return|>",
+    "<|call|>",
     "<end_of_turn>",
+    "<|endoftext|>",
+    "<|eom_id|>",
+    "<|end_of_text|>",
     "<end_of_utterance>",
-    "</s>",
+    "<EOT>",
+    "_<EOT>",
+    "<\u{ff5c}end\u{2581}of\u{2581}sentence\u{ff5c}>",
 ];
-/// `LLAMA_TOKEN_TYPE_CONTROL`: a token of another type with such a text is just text.
-const CONTROL: i32 = 3;
+/// `LLAMA_TOKEN_TYPE_CONTROL` and `…_USER_DEFINED`: a token of another type with such a text is text.
+const MARKS: [i32; 2] = [3, 4];
 
 /// Tokens that end an answer, ascending. A key that points outside the vocabulary is an error.
 pub fn end_tokens(metadata: &Metadata) -> Result<Vec<u32>, KeyError> {
@@ -36,7 +40,7 @@ pub fn end_tokens(metadata: &Metadata) -> Result<Vec<u32>, KeyError> {
         ends.push(id);
     }
     for (id, (text, &kind)) in tokens.iter().zip(&kinds).enumerate() {
-        if kind == CONTROL && TEXTS.contains(&text.as_str()) {
+        if MARKS.contains(&kind) && TEXTS.contains(&text.as_str()) {
             ends.push(id as u32);
         }
     }
@@ -53,9 +57,9 @@ mod tests {
     #[test]
     fn ends_come_from_keys_and_from_control_tokens() {
         let mut m = Metadata::default();
-        let tokens = ["a", "</s>", "<|im_end|>", "<end_of_turn>", "b"].map(str::to_owned).to_vec();
+        let tokens = ["a", "<|eot_id|>", "<|im_end|>", "<end_of_turn>", "b"].map(str::to_owned).to_vec();
         m.values.insert("tokenizer.ggml.tokens".to_owned(), Value::Strings(tokens));
-        let kinds = Value::I64s(vec![1, 1, 3, 3, 1]);
+        let kinds = Value::I64s(vec![1, 1, 3, 4, 1]);
         m.values.insert("tokenizer.ggml.token_type".to_owned(), kinds);
         assert_eq!(end_tokens(&m).unwrap(), [2, 3]);
         m.values.insert(KEYS[0].to_owned(), Value::U64(4));
