@@ -57,7 +57,8 @@ mod tests {
     #[test]
     fn ends_come_from_keys_and_from_control_tokens() {
         let mut m = Metadata::default();
-        let tokens = ["a", "<|eot_id|>", "<|im_end|>", "<end_of_turn>", "b"].map(str::to_owned).to_vec();
+        let tokens =
+            ["a", "<|eot_id|>", "<|im_end|>", "<end_of_turn>", "b"].map(str::to_owned).to_vec();
         m.values.insert("tokenizer.ggml.tokens".to_owned(), Value::Strings(tokens));
         let kinds = Value::I64s(vec![1, 1, 3, 4, 1]);
         m.values.insert("tokenizer.ggml.token_type".to_owned(), kinds);

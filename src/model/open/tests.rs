@@ -4,7 +4,7 @@ use std::time::Duration;
 use super::*;
 use crate::backend::{Batch, KvDtype, LogitRows, Slice};
 use crate::model::load::gguf::Value;
-use crate::model::load::gguf::testing::{TINY_VOCAB, Writer, tiny_llama};
+use crate::model::load::gguf::testing::{TINY_VOCAB, Writer, tiny, tiny_llama};
 
 fn engine() -> EngineConfig {
     EngineConfig {
@@ -54,6 +54,7 @@ fn refusal(w: &Writer) -> String {
 #[test]
 fn a_tiny_model_opens_and_computes() {
     let mut opened = open_with(&tiny_llama(), &engine()).unwrap();
+    assert_eq!(opened.model.device(), "candle/cpu");
     assert_eq!((opened.name.as_str(), opened.arch.as_str()), ("Tiny", "llama"));
     assert_eq!(opened.quantization, "F32");
     assert_eq!(opened.file_digest.len(), 64);
@@ -69,6 +70,35 @@ fn a_tiny_model_opens_and_computes() {
     assert!(logits.data.iter().all(|x| x.is_finite()));
     for (a, b) in logits.row(0).iter().zip(logits.row(1)) {
         assert!((a - b).abs() < 1e-4, "two equal sequences differ: {a} {b}");
+    }
+}
+
+/// Logits after 50 tokens that come in chunks, beside a second sequence, from scattered blocks.
+fn last_logits(w: &Writer, kernels: Kernels) -> Vec<f32> {
+    let mut opened = open(&written(w).path, &backend(kernels), &engine()).unwrap();
+    let tokens: Vec<u32> = (0..50).map(|i| 3 + i * 37 % 250).collect();
+    let mut last = Vec::new();
+    for (start, end) in [(0, 20), (20, 21), (21, 49), (49, 50)] {
+        let slice =
+            |blocks| Slice { tokens: &tokens[start..end], start, blocks, logits: LogitRows::Last };
+        let batch = Batch { slices: &[slice(&[9, 3]), slice(&[4, 60])] };
+        let logits = opened.model.forward(&batch).unwrap();
+        last = logits.row(1).to_vec();
+    }
+    last
+}
+
+/// The two backends share no line of code, and weights of F32 are not rounded by either.
+#[test]
+fn the_backends_agree_on_every_family() {
+    for architecture in ["llama", "qwen2", "gemma3"] {
+        let w = tiny(architecture);
+        let (ours, theirs) = (last_logits(&w, Kernels::Auto), last_logits(&w, Kernels::Candle));
+        let square = |xs: &mut dyn Iterator<Item = f32>| xs.map(|x| x * x).sum::<f32>();
+        let error = square(&mut ours.iter().zip(&theirs).map(|(a, b)| a - b));
+        let relative = (error / square(&mut theirs.iter().copied())).sqrt();
+        println!("{architecture}: relative difference {relative}");
+        assert!(relative < 1e-4, "{architecture}: {relative}");
     }
 }
 

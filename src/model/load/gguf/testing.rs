@@ -189,19 +189,28 @@ pub fn type_number(kind: BlockType) -> u32 {
     }
 }
 
-/// Sizes of [`tiny_llama`].
+/// Sizes of [`tiny`].
 pub const TINY_LAYERS: usize = 2;
 pub const TINY_HIDDEN: usize = 64;
 pub const TINY_MLP: usize = 96;
 pub const TINY_VOCAB: usize = 259;
+const TINY_HEADS: usize = 4;
+const TINY_KV_HEADS: usize = 2;
+const TINY_HEAD_DIM: usize = 16;
 
-/// A whole llama of 100,000 weights in F32: two layers, four heads over two, a byte-level vocabulary
-/// (259 tokens: `<|endoftext|>`, `<|im_start|>`, `<|im_end|>`, then the 256 bytes) without merges.
-/// The weights are noise, the same each time.
+/// [`tiny`] of the plainest architecture.
 pub fn tiny_llama() -> Writer {
+    tiny("llama")
+}
+
+/// A whole model of 100,000 weights in F32: two layers, four heads over two, a context of 256, a
+/// byte-level vocabulary (259 tokens: `<|endoftext|>`, `<|im_start|>`, `<|im_end|>`, then the 256
+/// bytes) without merges. The weights are noise, the same each time. `architecture` is `llama`,
+/// `qwen2`, or `gemma3`: that one with a window of 10 tokens in its first layer.
+pub fn tiny(architecture: &str) -> Writer {
     let mut w = Writer::default();
     let text = |s: &str| Value::String(s.to_owned());
-    w.set("general.architecture", &text("llama"));
+    w.set("general.architecture", &text(architecture));
     w.set("general.name", &text("Tiny"));
     w.set("general.file_type", &Value::U64(0));
     for (key, n) in [
@@ -209,36 +218,53 @@ pub fn tiny_llama() -> Writer {
         ("context_length", 256),
         ("embedding_length", TINY_HIDDEN),
         ("feed_forward_length", TINY_MLP),
-        ("attention.head_count", 4),
-        ("attention.head_count_kv", 2),
-        ("rope.dimension_count", 16),
+        ("attention.head_count", TINY_HEADS),
+        ("attention.head_count_kv", TINY_KV_HEADS),
+        ("attention.sliding_window", 10),
+        ("attention.sliding_window_pattern", 2),
+        ("rope.dimension_count", TINY_HEAD_DIM),
         ("vocab_size", TINY_VOCAB),
     ] {
-        w.set(&format!("llama.{key}"), &Value::U64(n as u64));
+        w.set(&format!("{architecture}.{key}"), &Value::U64(n as u64));
     }
-    w.set("llama.rope.freq_base", &Value::F64(10_000.0));
-    w.set("llama.attention.layer_norm_rms_epsilon", &Value::F64(1e-5));
+    w.set(&format!("{architecture}.rope.freq_base"), &Value::F64(10_000.0));
+    w.set(&format!("{architecture}.attention.layer_norm_rms_epsilon"), &Value::F64(1e-5));
     tiny_vocabulary(&mut w);
+    tiny_weights(&mut w, architecture);
+    w
+}
+
+fn tiny_weights(w: &mut Writer, architecture: &str) {
     let mut noise = Noise(1);
-    let (h, mlp) = (TINY_HIDDEN as u64, TINY_MLP as u64);
-    noise.tensor(&mut w, "token_embd.weight", &[h, TINY_VOCAB as u64]);
-    noise.tensor(&mut w, "output_norm.weight", &[h]);
+    let (h, mlp, d) = (TINY_HIDDEN as u64, TINY_MLP as u64, TINY_HEAD_DIM as u64);
+    let (q, kv) = (TINY_HEADS as u64 * d, TINY_KV_HEADS as u64 * d);
+    let mut parts = vec![
+        ("attn_norm.weight", vec![h]),
+        ("attn_q.weight", vec![h, q]),
+        ("attn_k.weight", vec![h, kv]),
+        ("attn_v.weight", vec![h, kv]),
+        ("attn_output.weight", vec![q, h]),
+        ("ffn_norm.weight", vec![h]),
+        ("ffn_gate.weight", vec![h, mlp]),
+        ("ffn_up.weight", vec![h, mlp]),
+        ("ffn_down.weight", vec![mlp, h]),
+    ];
+    if architecture == "qwen2" {
+        parts.extend([("attn_q.bias", vec![q]), ("attn_k.bias", vec![kv])]);
+        parts.push(("attn_v.bias", vec![kv]));
+    }
+    if architecture == "gemma3" {
+        parts.extend([("attn_q_norm.weight", vec![d]), ("attn_k_norm.weight", vec![d])]);
+        parts.push(("post_attention_norm.weight", vec![h]));
+        parts.push(("post_ffw_norm.weight", vec![h]));
+    }
+    noise.tensor(w, "token_embd.weight", &[h, TINY_VOCAB as u64]);
+    noise.tensor(w, "output_norm.weight", &[h]);
     for layer in 0..TINY_LAYERS {
-        for (part, dims) in [
-            ("attn_norm", &[h][..]),
-            ("attn_q", &[h, h]),
-            ("attn_k", &[h, h / 2]),
-            ("attn_v", &[h, h / 2]),
-            ("attn_output", &[h, h]),
-            ("ffn_norm", &[h]),
-            ("ffn_gate", &[h, mlp]),
-            ("ffn_up", &[h, mlp]),
-            ("ffn_down", &[mlp, h]),
-        ] {
-            noise.tensor(&mut w, &format!("blk.{layer}.{part}.weight"), dims);
+        for (part, dims) in &parts {
+            noise.tensor(w, &format!("blk.{layer}.{part}"), dims);
         }
     }
-    w
 }
 
 fn tiny_vocabulary(w: &mut Writer) {
