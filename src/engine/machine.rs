@@ -101,6 +101,7 @@ impl Engine {
             self.rest()
         } else {
             self.begin(&plan);
+            count(&self.shared.stats.steps, 1);
             match self.compute(&plan) {
                 Ok(()) => self.tell(&plan),
                 Err(reason) => self.fail_step(&plan, &reason),

@@ -87,10 +87,16 @@ impl Scheduler {
 
     /// Decides the next step. The plan is empty if nobody can have a part in it.
     pub(super) fn schedule(&mut self, room: &mut impl Room) -> &[Work] {
-        self.admit(room);
-        self.share_out(room);
-        self.secure_blocks();
-        &self.plan
+        loop {
+            self.admit(room);
+            self.share_out(room);
+            let nobody = self.plan.is_empty();
+            self.secure_blocks();
+            if nobody || !self.plan.is_empty() {
+                return &self.plan;
+            }
+            // All that had a share were preempted for want of blocks: somebody else's turn.
+        }
     }
 
     /// Starts waiting sequences in order of arrival, as long as there are places and blocks. Those

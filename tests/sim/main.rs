@@ -7,7 +7,7 @@ use std::thread;
 
 use millrace::engine::simulate::{Tally, live};
 
-const LIVES: u64 = 4_000;
+const LIVES: u64 = 10_000;
 
 fn number(variable: &str) -> Option<u64> {
     let value = std::env::var(variable).ok()?;

@@ -191,6 +191,18 @@ fn the_newest_is_preempted_and_comes_back() {
 }
 
 #[test]
+fn a_step_goes_to_somebody_else_when_its_sequence_is_preempted() {
+    // One row of logits a step: the newest has its turn, needs a block, and gives all of its own back.
+    let mut bench = Bench::new(limits(2, 64, 1), 4);
+    bench.add(31, 60);
+    bench.add(60, 10);
+    while !bench.is_done() {
+        assert!(!bench.step().is_empty());
+    }
+    assert!(bench.scheduler.preemptions() > 0);
+}
+
+#[test]
 fn a_client_that_takes_nothing_neither_steps_nor_stands_in_the_way() {
     let mut bench = Bench::new(limits(1, 64, 64), 8);
     let (a, b) = (bench.add(40, 50), bench.add(40, 3));

@@ -18,7 +18,7 @@ fn settings() -> Settings {
         max_num_batched_tokens: 64,
         max_queue_requests: 4,
         max_queue_tokens: 100,
-        client_stall_timeout: Duration::from_secs(60),
+        client_stall_timeout: Duration::from_secs(30),
     }
 }
 
@@ -81,6 +81,7 @@ fn a_request_is_answered_and_a_drain_ends_the_engine() {
     let reason = FinishReason::Length;
     assert!(matches!(events[9], Event::ChoiceFinished { choice: 0, reason: r } if r == reason));
     assert!(matches!(events[10], Event::Finished(_)), "{events:?}");
+    assert_eq!(handle.stats().steps.load(Ordering::Relaxed), 9);
     handle.drain();
     assert_eq!(finished(&handle), Ended::Drained);
     let (late, _receiver) = submission(&handle, vec![choice(1, 1, endless())]);
