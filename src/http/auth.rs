@@ -102,6 +102,11 @@ fn is_public(app: &App, req: &Request) -> bool {
         && (PUBLIC.contains(&path) || path == METRICS && !app.config.metrics_require_key)
 }
 
+/// The path is one for operators, not for clients of the API.
+pub(super) fn is_operational(path: &str) -> bool {
+    PUBLIC.contains(&path) || path == METRICS
+}
+
 /// Whose key this is. Hashes and compares also where there is no key to speak of, so that the time
 /// says nothing.
 fn identify(app: &App, req: &Request) -> Option<Identity> {

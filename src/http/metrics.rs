@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use ::metrics::{Histogram, counter, gauge, histogram};
+use ::metrics::{Histogram, counter, describe_counter, describe_gauge, gauge, histogram};
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 
+use super::openai::error::REJECTED_TOTAL;
 use super::{App, Served};
 use crate::backend::BLOCK_TOKENS;
 use crate::engine::message::Summary;
@@ -30,6 +31,7 @@ pub(super) struct Histograms {
 
 impl Histograms {
     pub(super) fn new(model: &str) -> Self {
+        describe();
         let get = |name: &'static str| histogram!(name, "model_name" => model.to_owned());
         Self {
             first_token: get(names::TIME_TO_FIRST_TOKEN),
@@ -98,6 +100,31 @@ impl RequestMetrics {
     /// Since the request was submitted.
     pub fn elapsed(&self) -> Duration {
         self.started.elapsed()
+    }
+}
+
+/// Help texts of what [`copy_engine`] sets.
+fn describe() {
+    for (name, help) in [
+        ("vllm:num_requests_running", "Choices that hold KV blocks."),
+        ("vllm:num_requests_waiting", "Choices that wait for a step."),
+        ("vllm:kv_cache_usage_perc", "Share of KV blocks that are held, 0 to 1."),
+        ("vllm:cache_config_info", "Shape of the KV cache, in labels."),
+    ] {
+        describe_gauge!(name, help);
+    }
+    for (name, help) in [
+        ("vllm:prompt_tokens_total", "Prompt tokens computed or taken from the prefix cache."),
+        ("vllm:generation_tokens_total", "Tokens generated."),
+        ("vllm:num_preemptions_total", "Times a choice lost its KV blocks and was recomputed."),
+        ("vllm:prefix_cache_queries_total", "Prompt tokens looked up in the prefix cache."),
+        ("vllm:prefix_cache_hits_total", "Prompt tokens found in the prefix cache."),
+        ("vllm:request_success_total", "Choices that ended, by reason; abort: requests."),
+        ("millrace_steps_total", "Steps of the engine."),
+        ("millrace_step_failures_total", "Steps that panicked or yielded NaN."),
+        (REJECTED_TOTAL, "Requests refused, by reason."),
+    ] {
+        describe_counter!(name, help);
     }
 }
 

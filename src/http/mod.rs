@@ -25,7 +25,7 @@ use axum::extract::Request;
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
-use http::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue};
+use http::header::{ALLOW, HeaderName, HeaderValue};
 use http::{StatusCode, Uri};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -134,13 +134,12 @@ fn panicked(_payload: Box<dyn Any + Send + 'static>) -> Response {
 
 /// What SDKs read from every answer of the API (openai-python 0.28: `response_ms`).
 async fn headers(req: Request, next: Next) -> Response {
+    if auth::is_operational(req.uri().path()) {
+        return next.run(req).await;
+    }
     let started = Instant::now();
     let mut response = next.run(req).await;
     let headers = response.headers_mut();
-    if headers.get(CONTENT_TYPE).is_some_and(|t| t.as_bytes().starts_with(b"text/plain")) {
-        // `/metrics`, not the API.
-        return response;
-    }
     let ms = HeaderValue::from(started.elapsed().as_millis() as u64);
     headers.insert(HeaderName::from_static("openai-processing-ms"), ms);
     headers

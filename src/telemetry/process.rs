@@ -3,10 +3,13 @@
 use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use metrics::gauge;
+use metrics::{describe_gauge, gauge};
 
 /// Sets the gauges. Where the system does not tell (no `/proc`), only the start time is there.
 pub fn measure() {
+    describe_gauge!("process_start_time_seconds", "Start of the process, in Unix time.");
+    describe_gauge!("process_resident_memory_bytes", "Resident memory of the process.");
+    describe_gauge!("process_open_fds", "Open file descriptors.");
     gauge!("process_start_time_seconds").set(start_s());
     if let Some(kib) = resident_kib() {
         gauge!("process_resident_memory_bytes").set(kib * 1024.0);

@@ -17,6 +17,7 @@ async fn every_answer_carries_a_request_id_and_the_api_its_headers() {
     let bad = ask(server.addr, &with_key("GET /v1/models", "X-Request-Id: a b\r\n", "")).await;
     assert!(header(&bad, "x-request-id").unwrap().starts_with("req_"));
     let version = get_public(server.addr, "/version").await;
+    assert_eq!(header(&version, "openai-version"), None, "not the API");
     assert!(version.contains(concat!("{\"version\":\"", env!("CARGO_PKG_VERSION"), "\"}")));
 }
 
