@@ -69,6 +69,7 @@ fn open_checked(
     let description = describe(&gguf.metadata, &gguf.tensors, &gguf.unusable)
         .map_err(|e| refuse(e.to_string()))?;
     let ends = end_tokens(&gguf.metadata).map_err(|e| refuse(e.to_string()))?;
+    check_vocabulary(&gguf.metadata, &description).map_err(refuse)?;
     let limits = limits::limits(&description, engine, ends).map_err(refuse)?;
     let file_digest =
         digest(path, gguf.header_bytes).map_err(|e| refuse(format!("cannot be read: {e}")))?;
@@ -82,6 +83,18 @@ fn open_checked(
         load_bytes: gguf.file_bytes,
         metadata: gguf.metadata,
     })
+}
+
+/// Every token that the tokenizer can make must have a row in the embedding.
+fn check_vocabulary(metadata: &Metadata, description: &Description) -> Result<(), String> {
+    let tokens = metadata.opt_strings("tokenizer.ggml.tokens").map_err(|e| e.to_string())?;
+    let (tokens, rows) = (tokens.map_or(0, <[_]>::len), description.shape.vocab);
+    if tokens > rows {
+        return Err(format!(
+            "tokenizer.ggml.tokens has {tokens} entries, tensor token_embd.weight only {rows} rows"
+        ));
+    }
+    Ok(())
 }
 
 /// `general.name` where it is a name, else that of the file.

@@ -55,25 +55,6 @@ struct Inner {
     template: Option<Template>,
 }
 
-/// Control tokens that end an answer in the model families that use them, whether or not the
-/// metadata says so: llama.cpp's list of texts that mark the end of generation (`llama-vocab.cpp`),
-/// without those that only end a file in a repository.
-const END_TEXTS: [&str; 13] = [
-    "<|eot_id|>",
-    "<|im_end|>",
-    "<|end|>",
-    "<|return|>",
-    "<|call|>",
-    "<end_of_turn>",
-    "<|endoftext|>",
-    "<|eom_id|>",
-    "<|end_of_text|>",
-    "<end_of_utterance>",
-    "<EOT>",
-    "_<EOT>",
-    "<\u{ff5c}end\u{2581}of\u{2581}sentence\u{ff5c}>",
-];
-
 impl Text {
     /// From GGUF metadata. An unknown tokenizer model or pre-tokenizer is refused by name.
     pub fn from_gguf(metadata: &Metadata) -> Result<Self, TextError> {
@@ -82,10 +63,10 @@ impl Text {
         let tokenizer = Tokenizer::from_gguf(metadata, &mut vocab)?;
         let id = |name: &str| vocab.opt_id(metadata, &format!("tokenizer.ggml.{name}_token_id"));
         let bos = id("bos")?;
-        let listed = [id("eos")?, id("eot")?, id("eom")?];
+        let eos = id("eos")?;
         let tokens = [
             ("bos_token", bos),
-            ("eos_token", listed[0]),
+            ("eos_token", eos),
             ("unk_token", id("unknown")?),
             ("pad_token", id("padding")?),
         ];
@@ -99,7 +80,7 @@ impl Text {
         let inner = Inner {
             bos,
             adds_bos: adds_bos && bos.is_some(),
-            end_tokens: end_tokens(&vocab, &listed),
+            end_tokens: crate::model::load::end_tokens(metadata)?,
             space_prefix: tokenizer::space_prefix(metadata, spelling)?,
             vocab,
             tokenizer,
@@ -203,17 +184,4 @@ impl Text {
     fn is_marker(&self, id: TokenId) -> bool {
         self.is_special(id) || self.inner.vocab.kind(id) == Kind::UserDefined
     }
-}
-
-/// Tokens that end an answer: the `listed` ones, and those of [`END_TEXTS`] that are not plain text.
-fn end_tokens(vocab: &Vocab, listed: &[Option<TokenId>]) -> Vec<TokenId> {
-    let known = (0..vocab.len() as TokenId).filter(|&id| {
-        let kind = vocab.kind(id);
-        matches!(kind, Kind::Control | Kind::UserDefined)
-            && END_TEXTS.iter().any(|text| text.as_bytes() == vocab.raw(id))
-    });
-    let mut ids = known.chain(listed.iter().copied().flatten()).collect::<Vec<_>>();
-    ids.sort_unstable();
-    ids.dedup();
-    ids
 }

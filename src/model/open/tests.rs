@@ -145,6 +145,12 @@ fn what_the_model_needs_is_named() {
     w.set("general.architecture", &Value::String("mam\nba".to_owned()));
     assert!(refusal(&w).contains("\"mam\\nba\" is not supported"));
     let mut w = tiny_llama();
+    w.tensor("token_embd.weight").dims[1] -= 1;
+    assert_eq!(
+        refusal(&w),
+        "tokenizer.ggml.tokens has 259 entries, tensor token_embd.weight only 258 rows"
+    );
+    let mut w = tiny_llama();
     w.set("tokenizer.ggml.eos_token_id", &Value::U64(100_000));
     assert!(refusal(&w).contains("tokenizer.ggml.eos_token_id is 100000"));
 }
