@@ -97,14 +97,14 @@ fn hide_keys(headers: &mut HeaderMap) {
 }
 
 fn is_public(app: &App, req: &Request) -> bool {
-    let path = req.uri().path();
-    matches!(*req.method(), Method::GET | Method::HEAD)
-        && (PUBLIC.contains(&path) || path == METRICS && !app.config.metrics_require_key)
+    is_operational(req) && (req.uri().path() != METRICS || !app.config.metrics_require_key)
 }
 
-/// The path is one for operators, not for clients of the API.
-pub(super) fn is_operational(path: &str) -> bool {
-    PUBLIC.contains(&path) || path == METRICS
+/// It is for operators, not for clients of the API.
+pub(super) fn is_operational(req: &Request) -> bool {
+    let path = req.uri().path();
+    matches!(*req.method(), Method::GET | Method::HEAD)
+        && (PUBLIC.contains(&path) || path == METRICS)
 }
 
 /// Whose key this is. Hashes and compares also where there is no key to speak of, so that the time

@@ -134,7 +134,7 @@ fn panicked(_payload: Box<dyn Any + Send + 'static>) -> Response {
 
 /// What SDKs read from every answer of the API (openai-python 0.28: `response_ms`).
 async fn headers(req: Request, next: Next) -> Response {
-    if auth::is_operational(req.uri().path()) {
+    if auth::is_operational(&req) {
         return next.run(req).await;
     }
     let started = Instant::now();

@@ -85,8 +85,10 @@ fn write_all(mut out: impl Write, lines: &Receiver<Message>) {
         match message {
             Message::Line(line) => {
                 let dropped = DROPPED.swap(0, Ordering::Relaxed);
-                if dropped > 0 {
-                    let _ = writeln!(out, "{dropped} log lines dropped");
+                let note = format!("{dropped} log lines dropped\n");
+                if dropped > 0 && out.write_all(note.as_bytes()).is_err() {
+                    // Told with a later line.
+                    DROPPED.fetch_add(dropped, Ordering::Relaxed);
                 }
                 // A full disk or a reader that left: later lines may get through again.
                 let _ = out.write_all(&line);
