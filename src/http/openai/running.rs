@@ -69,9 +69,14 @@ impl Running {
     }
 
     /// Events from a script instead of an engine.
-    #[cfg(test)]
+    #[cfg(all(test, feature = "fake-model"))]
     pub(super) fn scripted(events: mpsc::Receiver<Event>, patience: Patience) -> Self {
         Self { feed: Feed { engine: None, events }, peeked: None, patience, ended: false }
+    }
+
+    #[cfg(all(test, feature = "fake-model"))]
+    pub(super) fn set_patience(&mut self, patience: Patience) {
+        self.patience = patience;
     }
 
     /// The next event but [`Event::Failed`], which is the error; so is an engine that hangs or is gone.

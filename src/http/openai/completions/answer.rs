@@ -235,5 +235,5 @@ impl Chunks {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "fake-model"))]
 mod tests;

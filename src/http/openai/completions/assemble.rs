@@ -182,5 +182,5 @@ impl ChoiceState {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "fake-model"))]
 mod tests;

@@ -204,5 +204,5 @@ fn room(max_tokens: Option<usize>, prompt: usize, context: usize) -> Result<usiz
     Ok(wanted)
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "fake-model"))]
 mod tests;
