@@ -52,3 +52,6 @@ pub fn routes() -> Router<Arc<App>> {
 async fn not_built(uri: Uri) -> ApiError {
     ApiError::EndpointNotSupported { path: uri.path().to_owned() }
 }
+
+#[cfg(all(test, feature = "fake-model"))]
+mod tests;

@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::sleep;
-use tokio_util::sync::CancellationToken;
+use tokio::time::timeout;
 
 use super::error::ApiError;
 use crate::engine::handle::{EngineHandle, Rejected};
@@ -34,14 +33,12 @@ pub(super) struct Running {
 }
 
 /// How long to wait for what.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Patience {
     /// Between two signs of life.
     pub ping: Duration,
     /// Without progress for this long, the engine counts as hung.
     pub stall: Duration,
-    /// The time to drain is over: no more waiting, whatever the engine does.
-    pub abandoned: CancellationToken,
 }
 
 /// Where events come from.
@@ -83,14 +80,10 @@ impl Running {
     pub(super) async fn next(&mut self) -> Result<Next, ApiError> {
         let mut event = self.peeked.take();
         if event.is_none() {
-            event = tokio::select! {
-                biased;
-                event = self.feed.events.recv() => event,
-                () = self.patience.abandoned.cancelled() => return Err(ApiError::ShuttingDown),
-                () = sleep(self.patience.ping) => {
-                    let stalled = self.stalled();
-                    return if stalled { Err(ApiError::EngineStalled) } else { Ok(Next::Quiet) };
-                }
+            event = match timeout(self.patience.ping, self.feed.events.recv()).await {
+                Ok(event) => event,
+                Err(_) if self.stalled() => return Err(ApiError::EngineStalled),
+                Err(_) => return Ok(Next::Quiet),
             };
         }
         match event {

@@ -63,7 +63,7 @@ pub(super) async fn tokenize(
     request: Request,
 ) -> Result<Response, ApiError> {
     let served = app.served()?;
-    let mut fields = body::fields(request, TOKENIZE, app.config.max_body_bytes).await?;
+    let mut fields = body::fields(request, TOKENIZE).await?;
     check_model(&fields, served)?;
     if fields.get("messages").is_some() {
         return Err(ApiError::not_supported("messages"));
@@ -122,7 +122,7 @@ pub(super) async fn detokenize(
     request: Request,
 ) -> Result<Response, ApiError> {
     let served = app.served()?;
-    let mut fields = body::fields(request, DETOKENIZE, app.config.max_body_bytes).await?;
+    let mut fields = body::fields(request, DETOKENIZE).await?;
     check_model(&fields, served)?;
     let ids = match fields.take_input("tokens") {
         Some(Input::Ids(ids)) => ids,

@@ -77,22 +77,29 @@ fn tokenise(checked: &Checked, setting: &Setting) -> Result<Vec<Tokens>, ApiErro
     match &checked.prompts {
         Prompts::Absent => Ok(vec![given(vec![beginning(&setting.text)?])]),
         Prompts::Ids(lists) => Ok(lists.iter().cloned().map(given).collect()),
-        Prompts::Texts(texts) => texts
-            .iter()
-            .map(|prompt| {
-                let tokens = match rendered(prompt, checked, setting)? {
-                    // Templates write BOS themselves.
-                    Some(chat) => given(setting.text.encode(&chat, true, false)),
-                    None => raw(prompt, checked, &setting.text),
-                };
-                if tokens.ids.is_empty() {
-                    let message = "The prompt must not be empty - 'prompt'";
-                    return Err(ApiError::invalid(message, "prompt"));
-                }
-                Ok(tokens)
-            })
-            .collect(),
+        Prompts::Texts(texts) => {
+            texts.iter().map(|prompt| tokens_of(prompt, checked, setting)).collect()
+        }
     }
+}
+
+fn tokens_of(prompt: &str, checked: &Checked, setting: &Setting) -> Result<Tokens, ApiError> {
+    // Megabytes are not tokenised only to say by how much they are too long.
+    let fewest = setting.text.fewest_tokens(prompt);
+    if fewest > setting.max_model_len {
+        room(checked.max_tokens, fewest, setting.max_model_len)?;
+    }
+    let tokens = match rendered(prompt, checked, setting)? {
+        // Templates write BOS themselves.
+        Some(chat) => {
+            Tokens { ids: setting.text.encode(&chat, true, false).into(), added_bos: false }
+        }
+        None => raw(prompt, checked, &setting.text),
+    };
+    if tokens.ids.is_empty() {
+        return Err(ApiError::invalid("The prompt must not be empty - 'prompt'", "prompt"));
+    }
+    Ok(tokens)
 }
 
 fn raw(prompt: &str, checked: &Checked, text: &Text) -> Tokens {

@@ -37,8 +37,8 @@ pub async fn by_body(
     identity: Option<Extension<Identity>>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let served = ready(&app)?;
-    let fields = body::fields(request, KNOWN, app.config.max_body_bytes).await?;
+    let served = app.served()?;
+    let fields = body::fields(request, KNOWN).await?;
     let Some(model) = fields.text("model")? else {
         return Err(ApiError::invalid("you must provide a model parameter", "model"));
     };
@@ -54,9 +54,9 @@ pub async fn by_path(
     uri: Uri,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let served = ready(&app)?;
+    let served = app.served()?;
     let model = names::find_in_path(&served.names, engine_segment(uri.path()), None)?;
-    let fields = body::fields(request, KNOWN, app.config.max_body_bytes).await?;
+    let fields = body::fields(request, KNOWN).await?;
     let tenant = identity.map_or_else(Tenant::default, |Extension(identity)| identity.tenant);
     complete(Call { app: &app, served, model, tenant }, fields).await
 }
@@ -64,15 +64,6 @@ pub async fn by_path(
 /// The last but one segment of `/v1/engines/{engine}/completions`, as it came.
 fn engine_segment(path: &str) -> &str {
     path.trim_end_matches('/').rsplit('/').nth(1).unwrap_or_default()
-}
-
-/// The model, if it is loaded and its engine makes progress.
-fn ready(app: &App) -> Result<&Served, ApiError> {
-    let served = app.served()?;
-    if served.engine.stalled(app.config.engine_stall_timeout) {
-        return Err(ApiError::EngineStalled);
-    }
-    Ok(served)
 }
 
 /// One request, known to be for us.
@@ -103,7 +94,6 @@ async fn complete(call: Call<'_>, fields: Fields) -> Result<Response, ApiError> 
     let patience = Patience {
         ping: app.config.sse_ping_interval,
         stall: app.config.engine_stall_timeout,
-        abandoned: app.abandoned.clone(),
     };
     let metrics = RequestMetrics::start(app, choices.len());
     let running = Running::submit(&served.engine, tenant, choices, patience)

@@ -3,7 +3,6 @@ use std::time::Duration;
 
 use http_body_util::BodyExt as _;
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::engine::message::{FailureKind, Logprobs, TokenEvent, TokenId};
@@ -43,22 +42,21 @@ fn finished(choice: u32, reason: FinishReason) -> Event {
 /// An answer of `choices` whose events are what the returned sender is given.
 fn answer(choices: usize, logprobs: bool, echo: Option<&str>) -> (mpsc::Sender<Event>, Answer) {
     let text = Text::fake(270);
-    let rules =
-        Arc::new(Rules { text: text.clone(), stops: None, logprobs, tokens_as_ids: false, min_tokens: 0 });
+    let rules = Arc::new(Rules {
+        text: text.clone(),
+        stops: None,
+        logprobs,
+        tokens_as_ids: false,
+        min_tokens: 0,
+    });
     let echo = echo.map(|e| Arc::new(Echo::new(&text, text.encode(e, false, false).into(), false)));
     let (sender, events) = mpsc::channel(64);
     let patience = Patience {
         ping: Duration::from_mins(1),
         stall: Duration::from_mins(1),
-        abandoned: CancellationToken::new(),
     };
     let answer = Answer {
-        head: Head {
-            id: "cmpl-1".into(),
-            created: 7,
-            model: "m".into(),
-            fingerprint: "fp".into(),
-        },
+        head: Head { id: "cmpl-1".into(), created: 7, model: "m".into(), fingerprint: "fp".into() },
         running: Running::scripted(events, patience),
         states: (0..choices).map(|_| ChoiceState::new(rules.clone(), echo.clone())).collect(),
         prompt_tokens: 5,
@@ -84,15 +82,18 @@ async fn bytes(response: Response) -> String {
 #[tokio::test]
 async fn a_whole_answer_has_its_choices_in_order() {
     let (sender, answer) = answer(2, false, None);
-    script(sender, [
-        token(1, "b"),
-        token(0, "a"),
-        finished(1, FinishReason::Length),
-        token(0, "a"),
-        end(0),
-        finished(0, FinishReason::Stop),
-        Event::Finished(Summary { cached_tokens: 900, ..Summary::default() }),
-    ]);
+    script(
+        sender,
+        [
+            token(1, "b"),
+            token(0, "a"),
+            finished(1, FinishReason::Length),
+            token(0, "a"),
+            end(0),
+            finished(0, FinishReason::Stop),
+            Event::Finished(Summary { cached_tokens: 900, ..Summary::default() }),
+        ],
+    );
     assert_eq!(
         answer.collect().await.unwrap(),
         concat!(
@@ -109,16 +110,19 @@ async fn a_whole_answer_has_its_choices_in_order() {
 async fn a_stream_has_one_choice_a_chunk_and_no_empty_ones() {
     let (sender, mut answer) = answer(1, false, None);
     answer.include_usage = true;
-    script(sender, [
-        token(0, "a"),
-        // Parts of a character: nothing to show until it is whole.
-        part(b"\xf0\x9f"),
-        part(b"\x98"),
-        part(b"\x80"),
-        end(0),
-        finished(0, FinishReason::Stop),
-        Event::Finished(Summary::default()),
-    ]);
+    script(
+        sender,
+        [
+            token(0, "a"),
+            // Parts of a character: nothing to show until it is whole.
+            part(b"\xf0\x9f"),
+            part(b"\x98"),
+            part(b"\x80"),
+            end(0),
+            finished(0, FinishReason::Stop),
+            Event::Finished(Summary::default()),
+        ],
+    );
     let response = answer.stream().await.unwrap();
     assert_eq!(response.headers()["content-type"], "text/event-stream; charset=utf-8");
     assert_eq!(response.headers()["cache-control"], "no-cache");
@@ -157,13 +161,16 @@ async fn a_stream_has_one_choice_a_chunk_and_no_empty_ones() {
 #[tokio::test]
 async fn a_chunk_may_be_empty_if_it_carries_log_probabilities() {
     let (sender, answer) = answer(1, true, Some("hi"));
-    script(sender, [
-        Event::Prompt { choice: 0, logprobs: vec![None] },
-        Event::Prompt { choice: 0, logprobs: vec![Some(Logprobs { own: -0.5, top: vec![] })] },
-        scored(0, "c", -1.5),
-        finished(0, FinishReason::Length),
-        Event::Finished(Summary::default()),
-    ]);
+    script(
+        sender,
+        [
+            Event::Prompt { choice: 0, logprobs: vec![None] },
+            Event::Prompt { choice: 0, logprobs: vec![Some(Logprobs { own: -0.5, top: vec![] })] },
+            scored(0, "c", -1.5),
+            finished(0, FinishReason::Length),
+            Event::Finished(Summary::default()),
+        ],
+    );
     let stream = bytes(answer.stream().await.unwrap()).await;
     let chunks: Vec<serde_json::Value> = stream
         .split("\n\n")
@@ -221,7 +228,6 @@ async fn a_silent_wait_is_filled_with_comments() {
     let patience = Patience {
         ping: Duration::from_millis(1),
         stall: Duration::from_mins(1),
-        abandoned: CancellationToken::new(),
     };
     answer.running.set_patience(patience);
     // Answers although nothing has come: the first sign of life is a comment.
@@ -229,26 +235,10 @@ async fn a_silent_wait_is_filled_with_comments() {
     let mut body = response.into_body();
     let frame = body.frame().await.unwrap().unwrap().into_data().unwrap();
     assert_eq!(frame, ": ping\n\n");
-    script(sender, [
-        token(0, "a"),
-        finished(0, FinishReason::Length),
-        Event::Finished(Summary::default()),
-    ]);
+    script(
+        sender,
+        [token(0, "a"), finished(0, FinishReason::Length), Event::Finished(Summary::default())],
+    );
     let rest = body.collect().await.unwrap().to_bytes();
     assert!(rest.ends_with(b"data: [DONE]\n\n"));
-}
-
-#[tokio::test]
-async fn the_end_of_the_drain_ends_every_wait() {
-    let (sender, mut plain) = answer(1, false, None);
-    let abandoned = CancellationToken::new();
-    let patience = Patience {
-        ping: Duration::from_mins(1),
-        stall: Duration::from_mins(1),
-        abandoned: abandoned.clone(),
-    };
-    plain.running.set_patience(patience);
-    abandoned.cancel();
-    assert_eq!(plain.collect().await.unwrap_err(), ApiError::ShuttingDown);
-    drop(sender);
 }

@@ -1,1 +1,93 @@
+use super::*;
+use crate::http::openai::completions::types::KNOWN;
+use crate::http::openai::completions::validate::{Bounds, validate};
+use crate::http::openai::json::parse;
 
+const VOCAB: usize = 270;
+
+fn checked(body: &str) -> Checked {
+    validate(parse(body.as_bytes(), KNOWN).unwrap(), Bounds { vocab: VOCAB }).unwrap()
+}
+
+fn setting(max_model_len: usize) -> Setting {
+    Setting { text: Text::fake(VOCAB), max_model_len, instruct: false }
+}
+
+async fn prepared(body: &str, max_model_len: usize) -> Result<Prepared, ApiError> {
+    prepare(checked(body), setting(max_model_len), 42).await
+}
+
+#[tokio::test]
+async fn choices_are_ordered_by_prompt_then_sample() {
+    let body = r#"{"prompt": ["a", "bc"], "n": 2, "max_tokens": 3, "stop": "x"}"#;
+    let prepared = prepared(body, 100).await.unwrap();
+    let of = |c: &Choice| (c.prompt.len(), c.sample, c.seed, c.max_new_tokens, c.stop.is_some());
+    let choices: Vec<_> = prepared.choices.iter().map(of).collect();
+    assert_eq!(choices, [
+        (1, 0, 42, 3, true),
+        (1, 1, 42, 3, true),
+        (2, 0, 42, 3, true),
+        (2, 1, 42, 3, true)
+    ]);
+    assert_eq!((prepared.prompt_tokens, prepared.longest), (3, (2, 3)));
+    assert_eq!(prepared.states.len(), 4);
+}
+
+#[tokio::test]
+async fn the_context_bounds_prompt_and_completion_together() {
+    let numbers = |error| match error {
+        ApiError::ContextLength(c) => (c.limit, c.prompt_tokens, c.completion_tokens),
+        other => panic!("{other}"),
+    };
+    let max = |prepared: Prepared| prepared.choices[0].max_new_tokens;
+    let long = r#"{"prompt": "aaaaaaaaaa", "max_tokens": 91}"#;
+    assert_eq!(numbers(prepared(long, 100).await.unwrap_err()), (100, 10, 91));
+    assert_eq!(max(prepared(long, 101).await.unwrap()), 91);
+    let huge = r#"{"prompt": "a", "max_tokens": 18446744073709551615}"#;
+    assert_eq!(numbers(prepared(huge, 100).await.unwrap_err()), (100, 1, usize::MAX));
+    // Without a limit, what is left of the context, if the default does not fit.
+    let free = r#"{"prompt": "aaaaaaaaaa"}"#;
+    assert_eq!(max(prepared(free, 100).await.unwrap()), 16);
+    assert_eq!(max(prepared(free, 12).await.unwrap()), 2);
+    assert_eq!(numbers(prepared(free, 10).await.unwrap_err()), (10, 10, 16));
+    // Scoring needs no room beyond the prompt.
+    let scored = r#"{"prompt": "aaaaaaaaaa", "max_tokens": 0, "echo": true, "logprobs": 0}"#;
+    assert_eq!(max(prepared(scored, 10).await.unwrap()), 0);
+    assert_eq!(numbers(prepared(scored, 9).await.unwrap_err()), (9, 10, 0));
+}
+
+#[tokio::test]
+async fn a_large_prompt_is_refused_and_taken_like_a_small_one() {
+    let body = format!(r#"{{"prompt": "{}", "max_tokens": 1}}"#, "a".repeat(5 * INLINE_BYTES_MAX));
+    assert_eq!(prepared(&body, 1 << 20).await.unwrap().prompt_tokens, 5 * INLINE_BYTES_MAX);
+    let error = prepared(&body, 1000).await.unwrap_err();
+    assert_eq!(error.code(), Some("context_length_exceeded"));
+    // So long that its length alone is enough to know.
+    let error = prepared(&body, 10).await.unwrap_err();
+    assert_eq!(error.code(), Some("context_length_exceeded"));
+}
+
+#[tokio::test]
+async fn instruct_names_get_a_turn_of_the_template_for_texts_only() {
+    let ids = |body: &'static str, instruct| async move {
+        let setting = Setting { instruct, ..setting(100) };
+        prepare(checked(body), setting, 0).await.unwrap().choices[0].prompt.to_vec()
+    };
+    let text = Text::fake(VOCAB);
+    let turn = text.render_chat(&[ChatMessage::new("user", "hi")], &ChatOptions::default());
+    let turn = text.encode(&turn.unwrap(), true, false);
+    let raw = text.encode("hi", true, true);
+    assert_eq!(ids(r#"{"prompt": "hi"}"#, true).await, turn);
+    assert_eq!(ids(r#"{"prompt": ["hi"]}"#, true).await, turn);
+    assert_eq!(ids(r#"{"prompt": "hi"}"#, false).await, raw);
+    assert_eq!(ids(r#"{"prompt": "hi", "echo": true}"#, true).await, raw);
+    assert_eq!(ids(r#"{"prompt": [5, 6]}"#, true).await, [5, 6]);
+}
+
+#[tokio::test]
+async fn no_prompt_begins_a_document_and_an_empty_one_is_refused() {
+    let absent = prepared("{}", 100).await.unwrap();
+    assert_eq!(*absent.choices[0].prompt, [beginning(&Text::fake(VOCAB)).unwrap()]);
+    let empty = prepared(r#"{"prompt": ["a", ""]}"#, 100).await.unwrap_err();
+    assert_eq!((empty.status().as_u16(), empty.param()), (400, Some("prompt")));
+}
