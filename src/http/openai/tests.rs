@@ -142,7 +142,8 @@ async fn a_stream_says_what_the_whole_answer_says() {
         assert_eq!(event["id"], events[0]["id"]);
         assert_eq!(event["usage"], Value::Null);
         let [choice] = &event["choices"].as_array().unwrap()[..] else { panic!("{event}") };
-        let (text, finish, tokens, offsets) = &mut choices[choice["index"].as_u64().unwrap() as usize];
+        let (text, finish, tokens, offsets) =
+            &mut choices[choice["index"].as_u64().unwrap() as usize];
         assert!(finish.is_null(), "nothing comes after the end of a choice");
         text.push_str(choice["text"].as_str().unwrap());
         *finish = choice["finish_reason"].clone();
@@ -186,7 +187,10 @@ async fn scoring_gives_every_prompt_token_and_no_other() {
     assert_eq!(first["finish_reason"], "length");
     let logprobs = &first["logprobs"];
     assert_eq!(logprobs["tokens"].as_array().unwrap().len(), 3);
-    assert_eq!((&logprobs["token_logprobs"][0], &logprobs["top_logprobs"][0]), (&Value::Null, &Value::Null));
+    assert_eq!(
+        (&logprobs["token_logprobs"][0], &logprobs["top_logprobs"][0]),
+        (&Value::Null, &Value::Null)
+    );
     for position in 1..3 {
         let label = logprobs["tokens"][position].as_str().unwrap();
         let own = &logprobs["top_logprobs"][position][label];
@@ -252,7 +256,10 @@ async fn a_cache_that_is_too_small_says_so() {
     let rig = Rig::new(",kv_blocks=4");
     let body = json!({"model": "fake", "prompt": "x", "max_tokens": 200});
     let (status, answer) = rig.post("/v1/completions", &body).await;
-    assert_eq!((status.as_u16(), &answer["error"]["code"]), (400, &"context_length_exceeded".into()));
+    assert_eq!(
+        (status.as_u16(), &answer["error"]["code"]),
+        (400, &"context_length_exceeded".into())
+    );
     assert!(answer["error"]["message"].as_str().unwrap().contains("KV cache holds 128 tokens"));
 }
 
@@ -264,7 +271,10 @@ async fn a_step_that_fails_is_a_500_and_the_next_request_is_served() {
         let (status, answer) = rig.post("/v1/completions", &body).await;
         assert_eq!((status.as_u16(), &answer["error"]["type"]), (500, &"server_error".into()));
     }
-    assert_eq!(rig.complete(json!({"prompt": "x", "max_tokens": 2})).await["object"], "text_completion");
+    assert_eq!(
+        rig.complete(json!({"prompt": "x", "max_tokens": 2})).await["object"],
+        "text_completion"
+    );
 }
 
 #[tokio::test]
@@ -330,7 +340,9 @@ async fn a_full_queue_is_a_429_with_advice() {
         assert!(waiting.len() < 100, "the queue has no end");
     };
     assert_eq!(refused.status(), 429);
-    for (header, value) in [("retry-after", "1"), ("retry-after-ms", "1000"), ("x-should-retry", "true")] {
+    for (header, value) in
+        [("retry-after", "1"), ("retry-after-ms", "1000"), ("x-should-retry", "true")]
+    {
         assert_eq!(refused.headers()[header], value);
     }
     assert_eq!(whole(refused).await.1["error"]["code"], "engine_overloaded");
@@ -342,16 +354,24 @@ async fn models_and_engines_are_listed_by_every_name() {
     let (_, list) = rig.get("/v1/models").await;
     assert_eq!((&list["object"], list["data"].as_array().unwrap().len()), (&"list".into(), 3));
     let model = &list["data"][0];
-    assert_eq!((&model["id"], &model["object"], &model["created"]), (&"fake".into(), &"model".into(), &7.into()));
+    assert_eq!(
+        (&model["id"], &model["object"], &model["created"]),
+        (&"fake".into(), &"model".into(), &7.into())
+    );
     assert_eq!((&model["max_model_len"], &model["prompt_format"]), (&4096.into(), &"raw".into()));
     let (_, model) = rig.get("/v1/models/text-davinci-002").await;
     assert_eq!((&model["prompt_format"], &model["root"]), (&"instruct".into(), &"fake".into()));
-    for path in ["/v1/models/org%2Fa%20model", "/v1/models/org/a%20model", "/v1/engines/org%2Fa+model"] {
+    for path in
+        ["/v1/models/org%2Fa%20model", "/v1/models/org/a%20model", "/v1/engines/org%2Fa+model"]
+    {
         let (status, model) = rig.get(path).await;
         assert_eq!((status.as_u16(), &model["id"]), (200, &"org/a model".into()), "{path}");
     }
     let (_, engines) = rig.get("/v1/engines").await;
-    assert_eq!((&engines["data"][0]["object"], &engines["data"][0]["ready"]), (&"engine".into(), &true.into()));
+    assert_eq!(
+        (&engines["data"][0]["object"], &engines["data"][0]["ready"]),
+        (&"engine".into(), &true.into())
+    );
     let (status, error) = rig.get("/v1/models/x").await;
     assert_eq!((status.as_u16(), &error["error"]["code"]), (404, &"model_not_found".into()));
 }
@@ -360,7 +380,8 @@ async fn models_and_engines_are_listed_by_every_name() {
 async fn texts_become_tokens_and_come_back() {
     let rig = Rig::new("");
     for prefix in ["", "/v1"] {
-        let body = json!({"prompt": "hi é", "add_special_tokens": false, "return_token_strs": true});
+        let body =
+            json!({"prompt": "hi é", "add_special_tokens": false, "return_token_strs": true});
         let (_, tokens) = rig.post(&format!("{prefix}/tokenize"), &body).await;
         let ids = Text::fake(VOCAB).encode("hi é", true, false);
         assert_eq!((&tokens["tokens"], &tokens["count"]), (&json!(ids), &ids.len().into()));
@@ -393,7 +414,10 @@ async fn what_is_not_there_is_said_in_the_error_form() {
     let chat = json!({"model": "fake", "messages": []});
     for path in ["/v1/chat/completions", "/v1/engines/fake/chat/completions"] {
         let (status, answer) = rig.post(path, &chat).await;
-        assert_eq!((status.as_u16(), &answer["error"]["code"]), (404, &"unsupported_endpoint".into()));
+        assert_eq!(
+            (status.as_u16(), &answer["error"]["code"]),
+            (404, &"unsupported_endpoint".into())
+        );
     }
     let (status, answer) = rig.get("/v1/completions").await;
     assert_eq!((status.as_u16(), &answer["error"]["code"]), (405, &"method_not_supported".into()));

@@ -91,10 +91,8 @@ async fn complete(call: Call<'_>, fields: Fields) -> Result<Response, ApiError> 
     let logprobs = checked.logprobs.is_some();
     let Prepared { choices, states, prompt_tokens, longest } =
         convert::prepare(checked, setting, seed).await?;
-    let patience = Patience {
-        ping: app.config.sse_ping_interval,
-        stall: app.config.engine_stall_timeout,
-    };
+    let patience =
+        Patience { ping: app.config.sse_ping_interval, stall: app.config.engine_stall_timeout };
     let metrics = RequestMetrics::start(app, choices.len());
     let running = Running::submit(&served.engine, tenant, choices, patience)
         .map_err(|rejected| ApiError::from_rejected(rejected, longest.0, longest.1, "prompt"))?;

@@ -51,10 +51,7 @@ fn answer(choices: usize, logprobs: bool, echo: Option<&str>) -> (mpsc::Sender<E
     });
     let echo = echo.map(|e| Arc::new(Echo::new(&text, text.encode(e, false, false).into(), false)));
     let (sender, events) = mpsc::channel(64);
-    let patience = Patience {
-        ping: Duration::from_mins(1),
-        stall: Duration::from_mins(1),
-    };
+    let patience = Patience { ping: Duration::from_mins(1), stall: Duration::from_mins(1) };
     let answer = Answer {
         head: Head { id: "cmpl-1".into(), created: 7, model: "m".into(), fingerprint: "fp".into() },
         running: Running::scripted(events, patience),
@@ -225,10 +222,7 @@ async fn what_fails_later_is_an_event_without_done() {
 #[tokio::test]
 async fn a_silent_wait_is_filled_with_comments() {
     let (sender, mut answer) = answer(1, false, None);
-    let patience = Patience {
-        ping: Duration::from_millis(1),
-        stall: Duration::from_mins(1),
-    };
+    let patience = Patience { ping: Duration::from_millis(1), stall: Duration::from_mins(1) };
     answer.running.set_patience(patience);
     // Answers although nothing has come: the first sign of life is a comment.
     let response = answer.stream().await.unwrap();

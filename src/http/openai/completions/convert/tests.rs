@@ -23,12 +23,10 @@ async fn choices_are_ordered_by_prompt_then_sample() {
     let prepared = prepared(body, 100).await.unwrap();
     let of = |c: &Choice| (c.prompt.len(), c.sample, c.seed, c.max_new_tokens, c.stop.is_some());
     let choices: Vec<_> = prepared.choices.iter().map(of).collect();
-    assert_eq!(choices, [
-        (1, 0, 42, 3, true),
-        (1, 1, 42, 3, true),
-        (2, 0, 42, 3, true),
-        (2, 1, 42, 3, true)
-    ]);
+    assert_eq!(
+        choices,
+        [(1, 0, 42, 3, true), (1, 1, 42, 3, true), (2, 0, 42, 3, true), (2, 1, 42, 3, true)]
+    );
     assert_eq!((prepared.prompt_tokens, prepared.longest), (3, (2, 3)));
     assert_eq!(prepared.states.len(), 4);
 }
