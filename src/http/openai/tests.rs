@@ -83,7 +83,7 @@ impl Rig {
             .header("content-type", "application/json")
             .body(Body::from(body.to_owned()))
             .unwrap();
-        router(&self.app).oneshot(request).await.unwrap()
+        router(&self.app, super::routes()).oneshot(request).await.unwrap()
     }
 
     async fn post(&self, path: &str, body: &Value) -> (StatusCode, Value) {

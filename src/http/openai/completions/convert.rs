@@ -84,11 +84,6 @@ fn tokenise(checked: &Checked, setting: &Setting) -> Result<Vec<Tokens>, ApiErro
 }
 
 fn tokens_of(prompt: &str, checked: &Checked, setting: &Setting) -> Result<Tokens, ApiError> {
-    // Megabytes are not tokenised only to say by how much they are too long.
-    let fewest = setting.text.fewest_tokens(prompt);
-    if fewest > setting.max_model_len {
-        room(checked.max_tokens, fewest, setting.max_model_len)?;
-    }
     let tokens = match rendered(prompt, checked, setting)? {
         // Templates write BOS themselves.
         Some(chat) => {
