@@ -17,7 +17,7 @@ pub(crate) const KEY: &str = "sk-test-0123456789abcdefghijklmnopqrstuvwxyzABCDE"
 /// A fake model that answers at once.
 pub(crate) const FAKE: &str = "fake:vocab=512";
 /// How long a test waits for what must come. Only a fault reaches it.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A command of the binary, without anything of this user's environment, in `home`.
 pub(crate) fn millrace(home: &Path) -> Command {
