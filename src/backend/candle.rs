@@ -46,6 +46,8 @@ impl Place {
 /// See the module.
 pub struct CandleBackend {
     device: Device,
+    /// Weights are kept as f32 instead of in their blocks.
+    exact: bool,
     name: &'static str,
     reserved: Option<Reserved>,
     step: Step,
@@ -91,7 +93,17 @@ impl CandleBackend {
             Place::Cuda => (Device::new_cuda(0).map_err(failed)?, "candle/cuda:0"),
             Place::Metal => (Device::new_metal(0).map_err(failed)?, "candle/metal:0"),
         };
-        Ok(Self { device, name, reserved: None, step: Step::default(), logits: Vec::new() })
+        let (step, logits) = (Step::default(), Vec::new());
+        Ok(Self { device, exact: false, name, reserved: None, step, logits })
+    }
+
+    /// As [`Self::new`], with weights as f32. candle multiplies blocks by activations that it rounds to
+    /// eight bits; this rounds nothing, at four to seven times the memory. It is what tests compare with.
+    ///
+    /// # Errors
+    /// As for [`Self::new`].
+    pub fn exact(place: Place) -> Result<Self> {
+        Ok(Self { exact: true, ..Self::new(place)? })
     }
 
     fn reserved(&self) -> Result<&Reserved> {
@@ -119,7 +131,7 @@ impl Backend for CandleBackend {
     type Vector = Tensor;
 
     fn load_linear(&self, parts: &[TensorSource]) -> Result<Linear> {
-        Linear::load(parts, &self.device)
+        Linear::load(parts, &self.device, self.exact)
     }
 
     fn load_vector(&self, parts: &[TensorSource]) -> Result<Tensor> {

@@ -15,11 +15,21 @@ pub struct Linear {
 }
 
 impl Linear {
-    pub(super) fn load(sources: &[TensorSource], device: &Device) -> Result<Self, BackendError> {
+    /// `exact`: as f32, not in blocks.
+    pub(super) fn load(
+        sources: &[TensorSource],
+        device: &Device,
+        exact: bool,
+    ) -> Result<Self, BackendError> {
         let alike = |a: &TensorSource, b: &TensorSource| (a.kind, a.cols) == (b.kind, b.cols);
         let parts = sources.chunk_by(alike).map(|group| {
             let tensor = load(group, device)?;
-            QMatMul::from_qtensor(tensor).map_err(|e| unusable(&group[0], e))
+            let matrix = if exact {
+                tensor.dequantize(device).map(QMatMul::Tensor)
+            } else {
+                QMatMul::from_qtensor(tensor)
+            };
+            matrix.map_err(|e| unusable(&group[0], e))
         });
         Ok(Self { parts: parts.collect::<Result<_, _>>()? })
     }

@@ -1,10 +1,12 @@
-//! The decoder on the CPU kernels with the three real models.
+//! The decoder with the three real models.
 
+mod golden;
 mod invariance;
 
 use std::path::PathBuf;
 
 use super::{Decoder, Limits};
+use crate::backend::candle::CandleBackend;
 use crate::backend::cpu::CpuBackend;
 use crate::backend::{Batch, BlockId, KvDtype, LogitRows, Slice};
 use crate::config::Kernels;
@@ -44,8 +46,14 @@ fn open(file: &str, kernels: Kernels, threads: usize, limits: Limits) -> Decoder
     Decoder::load(CpuBackend::new(Some(threads), kernels).unwrap(), &description, limits).unwrap()
 }
 
+fn open_on_candle(file: &str, backend: CandleBackend, limits: Limits) -> Decoder<CandleBackend> {
+    let gguf = Gguf::open(&model_path(file)).unwrap();
+    let description = describe(&gguf.metadata, &gguf.tensors, &gguf.unusable).unwrap();
+    Decoder::load(backend, &description, limits).unwrap()
+}
+
 /// Logits of all rows of one sequence in one step.
-fn score(model: &mut Decoder<CpuBackend>, tokens: &[u32], blocks: &[BlockId]) -> Vec<Vec<f32>> {
+fn score(model: &mut dyn Model, tokens: &[u32], blocks: &[BlockId]) -> Vec<Vec<f32>> {
     let slice = Slice { tokens, start: 0, blocks, logits: LogitRows::All };
     let logits = model.forward(&Batch { slices: &[slice] }).unwrap();
     (0..tokens.len()).map(|i| logits.row(i).to_vec()).collect()
