@@ -3,8 +3,10 @@
 use serde::Deserialize;
 
 use super::{GEMMA3, QWEN2, SMOLLM2, limits, open_on_candle, score};
+use crate::backend::KvDtype;
 use crate::backend::candle::{CandleBackend, Place};
 use crate::model::Model;
+use crate::model::decoder::Limits;
 
 /// Tokens less likely than this are noise in both.
 const WORTH_COMPARING: f64 = -8.0;
@@ -88,7 +90,8 @@ const QWEN2_GOLDEN: &str =
 /// Without rounding, what is left is the order of sums: the decoder and the descriptions are right.
 fn check_exact(file: &str, golden: &str) {
     let backend = CandleBackend::exact(Place::Cpu).unwrap();
-    check_model(&mut open_on_candle(file, backend, limits(128, 8)), file, golden, 0.001, 0.02);
+    let limits = Limits { kv_dtype: KvDtype::F32, ..limits(128, 8) };
+    check_model(&mut open_on_candle(file, backend, limits), file, golden, 0.0001, 0.001);
 }
 
 #[test]
