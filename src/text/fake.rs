@@ -56,6 +56,7 @@ fn build(size: usize) -> Result<Text, TextError> {
         vocab,
         tokenizer,
         bos: None,
+        eos: Some(FAKE_END),
         adds_bos: false,
         end_tokens: vec![FAKE_END],
         space_prefix: false,

@@ -48,6 +48,7 @@ struct Inner {
     vocab: Vocab,
     tokenizer: Tokenizer,
     bos: Option<TokenId>,
+    eos: Option<TokenId>,
     adds_bos: bool,
     end_tokens: Vec<TokenId>,
     /// Encoding puts a blank before a text.
@@ -79,6 +80,7 @@ impl Text {
         let adds_bos = metadata.opt_bool("tokenizer.ggml.add_bos_token")?.unwrap_or(by_default);
         let inner = Inner {
             bos,
+            eos,
             adds_bos: adds_bos && bos.is_some(),
             end_tokens: crate::model::load::end_tokens(metadata)?,
             space_prefix: tokenizer::space_prefix(metadata, spelling)?,
@@ -146,6 +148,11 @@ impl Text {
     /// The token that begins a text, if the model has one.
     pub fn bos(&self) -> Option<TokenId> {
         self.inner.bos
+    }
+
+    /// The one end token that the metadata calls by that name, if it does.
+    pub fn eos(&self) -> Option<TokenId> {
+        self.inner.eos
     }
 
     /// Whether [`Self::encode`] with `add_bos` puts [`Self::bos`] in front.

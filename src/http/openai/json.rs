@@ -80,7 +80,9 @@ fn not_utf8(body: &[u8], at: usize) -> ApiError {
 
 fn fault(error: &serde_json::Error, path: &serde_path_to_error::Path) -> ApiError {
     let place = path.to_string();
-    let place = if place == "." { String::new() } else { format!(" - '{}'", echo(&place)) };
+    // `.` is the object itself, `?` a place in it that has no name yet.
+    let place =
+        if place == "." || place == "?" { String::new() } else { format!(" - '{}'", echo(&place)) };
     // A message may quote the value: bounded like all that is repeated, but the line stays readable.
     let message = format!("{}{place}", clip(&error.to_string()));
     if error.is_syntax() || error.is_eof() {

@@ -155,7 +155,7 @@ pub(super) async fn info(State(app): State<Arc<App>>) -> Result<Response, ApiErr
     let info = Info {
         tokenizer_class: "millrace",
         bos_token: label(text.bos()),
-        eos_token: label(text.end_tokens().last().copied()),
+        eos_token: label(text.eos()),
         add_bos_token: text.adds_bos(),
         vocab_size: text.vocab(),
         model_max_length: served.max_model_len,

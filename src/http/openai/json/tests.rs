@@ -35,6 +35,7 @@ fn errors_name_the_path_and_the_line() {
     for (body, param, part) in [
         (&b"{\"a\": 1,\n \"b\": }"[..], None, "line 2"),
         (b"", None, "line 1"),
+        (b"{\"a\": 1,}", None, "trailing comma at line 1 column 9."),
         (b"{\"a\": 1} x", None, "trailing"),
         (b"[1]", None, "expected a JSON object"),
         (b"{\"a\": \"\xff\"}", None, "UTF-8"),
