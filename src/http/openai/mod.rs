@@ -53,5 +53,6 @@ async fn not_built(uri: Uri) -> ApiError {
     ApiError::EndpointNotSupported { path: uri.path().to_owned() }
 }
 
-#[cfg(all(test, feature = "fake-model"))]
+#[cfg(test)]
+#[cfg(feature = "fake-model")]
 mod tests;

@@ -66,12 +66,14 @@ impl Running {
     }
 
     /// Events from a script instead of an engine.
-    #[cfg(all(test, feature = "fake-model"))]
+    #[cfg(test)]
+    #[cfg(feature = "fake-model")]
     pub(super) fn scripted(events: mpsc::Receiver<Event>, patience: Patience) -> Self {
         Self { feed: Feed { engine: None, events }, peeked: None, patience, ended: false }
     }
 
-    #[cfg(all(test, feature = "fake-model"))]
+    #[cfg(test)]
+    #[cfg(feature = "fake-model")]
     pub(super) fn set_patience(&mut self, patience: Patience) {
         self.patience = patience;
     }

@@ -235,5 +235,6 @@ impl Chunks {
     }
 }
 
-#[cfg(all(test, feature = "fake-model"))]
+#[cfg(test)]
+#[cfg(feature = "fake-model")]
 mod tests;

@@ -182,5 +182,6 @@ impl ChoiceState {
     }
 }
 
-#[cfg(all(test, feature = "fake-model"))]
+#[cfg(test)]
+#[cfg(feature = "fake-model")]
 mod tests;

@@ -206,5 +206,6 @@ fn room(max_tokens: Option<usize>, prompt: usize, context: usize) -> Result<usiz
     Ok(wanted)
 }
 
-#[cfg(all(test, feature = "fake-model"))]
+#[cfg(test)]
+#[cfg(feature = "fake-model")]
 mod tests;

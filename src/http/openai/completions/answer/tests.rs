@@ -64,7 +64,7 @@ fn answer(choices: usize, logprobs: bool, echo: Option<&str>) -> (mpsc::Sender<E
     (sender, answer)
 }
 
-fn script(sender: mpsc::Sender<Event>, events: impl IntoIterator<Item = Event>) {
+fn script(sender: &mpsc::Sender<Event>, events: impl IntoIterator<Item = Event>) {
     for event in events {
         sender.try_send(event).unwrap();
     }
@@ -80,7 +80,7 @@ async fn bytes(response: Response) -> String {
 async fn a_whole_answer_has_its_choices_in_order() {
     let (sender, answer) = answer(2, false, None);
     script(
-        sender,
+        &sender,
         [
             token(1, "b"),
             token(0, "a"),
@@ -108,7 +108,7 @@ async fn a_stream_has_one_choice_a_chunk_and_no_empty_ones() {
     let (sender, mut answer) = answer(1, false, None);
     answer.include_usage = true;
     script(
-        sender,
+        &sender,
         [
             token(0, "a"),
             // Parts of a character: nothing to show until it is whole.
@@ -159,7 +159,7 @@ async fn a_stream_has_one_choice_a_chunk_and_no_empty_ones() {
 async fn a_chunk_may_be_empty_if_it_carries_log_probabilities() {
     let (sender, answer) = answer(1, true, Some("hi"));
     script(
-        sender,
+        &sender,
         [
             Event::Prompt { choice: 0, logprobs: vec![None] },
             Event::Prompt { choice: 0, logprobs: vec![Some(Logprobs { own: -0.5, top: vec![] })] },
@@ -195,10 +195,10 @@ async fn a_chunk_may_be_empty_if_it_carries_log_probabilities() {
 async fn what_fails_before_the_first_event_has_its_own_status() {
     for (kind, status) in [(FailureKind::Step, 500), (FailureKind::ShuttingDown, 503)] {
         let (sender, plain) = answer(1, false, None);
-        script(sender, [Event::Failed(kind)]);
+        script(&sender, [Event::Failed(kind)]);
         assert_eq!(plain.collect().await.unwrap_err().status(), status);
         let (sender, streamed) = answer(1, false, None);
-        script(sender, [Event::Failed(kind)]);
+        script(&sender, [Event::Failed(kind)]);
         assert_eq!(streamed.stream().await.unwrap_err().status(), status);
     }
     // An engine that vanished without a word.
@@ -210,7 +210,7 @@ async fn what_fails_before_the_first_event_has_its_own_status() {
 #[tokio::test]
 async fn what_fails_later_is_an_event_without_done() {
     let (sender, answer) = answer(1, false, None);
-    script(sender, [token(0, "a"), Event::Failed(FailureKind::ShuttingDown)]);
+    script(&sender, [token(0, "a"), Event::Failed(FailureKind::ShuttingDown)]);
     let stream = bytes(answer.stream().await.unwrap()).await;
     let events: Vec<&str> = stream.split_terminator("\n\n").collect();
     assert_eq!(events.len(), 2, "{stream}");
@@ -230,7 +230,7 @@ async fn a_silent_wait_is_filled_with_comments() {
     let frame = body.frame().await.unwrap().unwrap().into_data().unwrap();
     assert_eq!(frame, ": ping\n\n");
     script(
-        sender,
+        &sender,
         [token(0, "a"), finished(0, FinishReason::Length), Event::Finished(Summary::default())],
     );
     let rest = body.collect().await.unwrap().to_bytes();

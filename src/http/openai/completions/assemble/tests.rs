@@ -186,7 +186,9 @@ proptest! {
         let completion = &all.text[echo.text.len()..];
         prop_assert_eq!(&all.text[..echo.text.len()], rules.text.decode(&prompt, false));
         let mut bytes = Vec::new();
-        generated.iter().for_each(|&t| bytes.extend_from_slice(rules.text.token_bytes(t)));
+        for &t in &generated {
+            bytes.extend_from_slice(rules.text.token_bytes(t));
+        }
         prop_assert_eq!(completion, String::from_utf8_lossy(&bytes));
         let offsets = &all.logprobs.text_offset;
         prop_assert_eq!(offsets.len(), prompt.len() + generated.len());
