@@ -2,6 +2,11 @@
 //! in. Every tier runs the same source, each operation rounds the same way, and sums fold in one fixed
 //! tree, so that all tiers give the same bits.
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+
 use half::f16;
 
 /// Floats in a vector, whatever the machine's registers hold.
@@ -18,6 +23,8 @@ const F16_MAX: f32 = 65504.0;
 /// Values of an implementation may be made only on a machine that has the instructions it uses:
 /// code generic over it is reached only through a table that was chosen after asking the machine.
 pub(super) unsafe trait Lanes: Copy {
+    /// Accumulators that fit the registers beside an operand and a broadcast; at most 8.
+    const PASS: usize;
     fn splat(x: f32) -> Self;
     /// # Safety
     /// `p` is readable for 16 floats.
@@ -89,6 +96,7 @@ impl Portable {
 
 // SAFETY: nothing but baseline instructions.
 unsafe impl Lanes for Portable {
+    const PASS: usize = 6;
     #[inline(always)]
     fn splat(x: f32) -> Self {
         Self([x; LANES])
@@ -162,151 +170,9 @@ unsafe impl Lanes for Portable {
 }
 
 #[cfg(target_arch = "x86_64")]
-pub(super) use x86::Avx2;
-
+pub(super) use self::avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
-mod x86 {
-    use std::arch::x86_64::{
-        __m128i, __m256, _CMP_LT_OQ, _MM_FROUND_TO_NEAREST_INT, _mm_loadu_si128, _mm_storeu_si128,
-        _mm256_add_epi32, _mm256_add_ps, _mm256_and_si256, _mm256_andnot_ps, _mm256_blendv_ps,
-        _mm256_castps_si256, _mm256_castsi256_ps, _mm256_cmp_ps, _mm256_cmpgt_epi32,
-        _mm256_cvtph_ps, _mm256_cvtps_ph, _mm256_div_ps, _mm256_fmadd_ps, _mm256_loadu_ps,
-        _mm256_max_ps, _mm256_min_ps, _mm256_mul_ps, _mm256_set1_epi32, _mm256_set1_ps,
-        _mm256_setr_epi32, _mm256_slli_epi32, _mm256_storeu_ps, _mm256_sub_ps,
-    };
-
-    use super::{F16_MAX, LANES, Lanes, f16};
-
-    /// Two AVX2 registers; needs avx2, fma and f16c.
-    #[derive(Clone, Copy)]
-    pub(in crate::backend::cpu) struct Avx2(__m256, __m256);
-
-    const ROUND: i32 = _MM_FROUND_TO_NEAREST_INT;
-
-    /// One intrinsic on both halves.
-    macro_rules! both {
-        ($f:path, $($x:expr),+) => {{
-            // SAFETY: a value of this type exists only where avx2, fma and f16c do.
-            unsafe { Avx2($f($($x.0),+), $f($($x.1),+)) }
-        }};
-    }
-
-    // SAFETY: uses avx2, fma and f16c, which the table asks for before it hands out such code.
-    unsafe impl Lanes for Avx2 {
-        #[inline(always)]
-        fn splat(x: f32) -> Self {
-            // SAFETY: see `both!`.
-            let v = unsafe { _mm256_set1_ps(x) };
-            Self(v, v)
-        }
-        #[inline(always)]
-        unsafe fn load(p: *const f32) -> Self {
-            // SAFETY: the caller's promise.
-            unsafe { Self(_mm256_loadu_ps(p), _mm256_loadu_ps(p.add(8))) }
-        }
-        #[inline(always)]
-        unsafe fn store(self, p: *mut f32) {
-            // SAFETY: the caller's promise.
-            unsafe {
-                _mm256_storeu_ps(p, self.0);
-                _mm256_storeu_ps(p.add(8), self.1);
-            }
-        }
-        #[inline(always)]
-        unsafe fn load_f16(p: *const f16) -> Self {
-            let p = p.cast::<__m128i>();
-            // SAFETY: the caller's promise.
-            unsafe {
-                Self(
-                    _mm256_cvtph_ps(_mm_loadu_si128(p)),
-                    _mm256_cvtph_ps(_mm_loadu_si128(p.add(1))),
-                )
-            }
-        }
-        #[inline(always)]
-        unsafe fn store_f16(self, p: *mut f16) {
-            let inside = self.max(Self::splat(-F16_MAX)).min(Self::splat(F16_MAX));
-            let p = p.cast::<__m128i>();
-            // SAFETY: the caller's promise.
-            unsafe {
-                _mm_storeu_si128(p, _mm256_cvtps_ph::<ROUND>(inside.0));
-                _mm_storeu_si128(p.add(1), _mm256_cvtps_ph::<ROUND>(inside.1));
-            }
-        }
-        #[inline(always)]
-        fn add(self, o: Self) -> Self {
-            both!(_mm256_add_ps, self, o)
-        }
-        #[inline(always)]
-        fn sub(self, o: Self) -> Self {
-            both!(_mm256_sub_ps, self, o)
-        }
-        #[inline(always)]
-        fn mul(self, o: Self) -> Self {
-            both!(_mm256_mul_ps, self, o)
-        }
-        #[inline(always)]
-        fn div(self, o: Self) -> Self {
-            both!(_mm256_div_ps, self, o)
-        }
-        #[inline(always)]
-        fn mul_add(self, m: Self, a: Self) -> Self {
-            both!(_mm256_fmadd_ps, self, m, a)
-        }
-        #[inline(always)]
-        fn max(self, o: Self) -> Self {
-            both!(_mm256_max_ps, self, o)
-        }
-        #[inline(always)]
-        fn min(self, o: Self) -> Self {
-            both!(_mm256_min_ps, self, o)
-        }
-        #[inline(always)]
-        fn zero_where_below(self, x: Self, limit: Self) -> Self {
-            let below = both!(_mm256_cmp_ps::<_CMP_LT_OQ>, x, limit);
-            both!(_mm256_andnot_ps, below, self)
-        }
-        #[inline(always)]
-        fn scale_by_shifted(self, shifted: Self) -> Self {
-            #[inline(always)]
-            unsafe fn one(a: __m256, s: __m256) -> __m256 {
-                // SAFETY: see `both!`.
-                unsafe {
-                    let n = _mm256_slli_epi32::<23>(_mm256_castps_si256(s));
-                    _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a), n))
-                }
-            }
-            both!(one, self, shifted)
-        }
-        #[inline(always)]
-        fn keep(self, from: usize, to: usize, fill: f32) -> Self {
-            // SAFETY: see `both!`.
-            unsafe {
-                let (above, below) =
-                    (_mm256_set1_epi32(from as i32 - 1), _mm256_set1_epi32(to as i32));
-                let fill = _mm256_set1_ps(fill);
-                let one = |x: __m256, lanes| {
-                    let inside = _mm256_and_si256(
-                        _mm256_cmpgt_epi32(lanes, above),
-                        _mm256_cmpgt_epi32(below, lanes),
-                    );
-                    _mm256_blendv_ps(fill, x, _mm256_castsi256_ps(inside))
-                };
-                Self(
-                    one(self.0, _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)),
-                    one(self.1, _mm256_setr_epi32(8, 9, 10, 11, 12, 13, 14, 15)),
-                )
-            }
-        }
-        #[inline(always)]
-        fn to_array(self) -> [f32; LANES] {
-            let mut a = [0.0; LANES];
-            // SAFETY: the array holds 16 floats.
-            unsafe { self.store(a.as_mut_ptr()) };
-            a
-        }
-    }
-}
+pub(super) use self::avx512::Avx512;
 
 /// `e^x` to about 2 ulp, 0 below -80; the same bits in every tier.
 ///
@@ -366,18 +232,18 @@ mod tests {
 
     #[cfg(target_arch = "x86_64")]
     #[test]
-    fn both_tiers_give_the_same_bits() {
+    fn all_tiers_give_the_same_bits() {
+        use crate::backend::cpu::gemm::Tier;
         use proptest::prelude::*;
-        if !(is_x86_feature_detected!("avx2")
-            && is_x86_feature_detected!("fma")
-            && is_x86_feature_detected!("f16c"))
-        {
-            return;
-        }
         #[target_feature(enable = "avx2,fma,f16c")]
         fn avx2(x: &[f32; LANES], from: usize, to: usize) -> Vec<u32> {
             // SAFETY: the array holds 16 floats.
             all(unsafe { Avx2::load(x.as_ptr()) }, from, to)
+        }
+        #[target_feature(enable = "avx512f")]
+        fn avx512(x: &[f32; LANES], from: usize, to: usize) -> Vec<u32> {
+            // SAFETY: the array holds 16 floats.
+            all(unsafe { Avx512::load(x.as_ptr()) }, from, to)
         }
         #[inline(always)]
         fn all<L: Lanes>(x: L, from: usize, to: usize) -> Vec<u32> {
@@ -402,9 +268,15 @@ mod tests {
         )| {
             let x = if small { x.map(|x| x / 1e3) } else { x };
             let to = (from + len).min(LANES);
-            // SAFETY: asked above.
-            let got = unsafe { avx2(&x, from, to) };
-            prop_assert_eq!(got, all(portable(x), from, to));
+            let want = all(portable(x), from, to);
+            if Tier::Avx2.is_available() {
+                // SAFETY: asked just now.
+                prop_assert_eq!(unsafe { avx2(&x, from, to) }, want.clone());
+            }
+            if Tier::Avx512.is_available() {
+                // SAFETY: asked just now.
+                prop_assert_eq!(unsafe { avx512(&x, from, to) }, want);
+            }
         });
     }
 }

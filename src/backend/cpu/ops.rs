@@ -167,15 +167,19 @@ macro_rules! tier {
 
 tier!(SCALAR, scalar, Portable);
 #[cfg(target_arch = "x86_64")]
-use super::lanes::Avx2;
+use super::lanes::{Avx2, Avx512};
 #[cfg(target_arch = "x86_64")]
 tier!(AVX2, avx2, Avx2, "avx2,fma,f16c");
+#[cfg(target_arch = "x86_64")]
+tier!(AVX512, avx512, Avx512, "avx512f,avx512bw,avx512vnni,avx2,fma,f16c");
 
 /// The table of a tier that the processor has.
 pub(super) fn of(tier: Tier) -> &'static Ops {
     match tier {
         #[cfg(target_arch = "x86_64")]
-        Tier::Avx2 | Tier::Avx512 => &AVX2,
+        Tier::Avx2 => &AVX2,
+        #[cfg(target_arch = "x86_64")]
+        Tier::Avx512 => &AVX512,
         _ => &SCALAR,
     }
 }

@@ -1,6 +1,7 @@
 //! The operations of a step, each a phase or two of the pool over rows, units or tiles.
 
 use super::gemm::{Input, Output};
+use super::input::Precision;
 use super::kv::Element;
 use super::ops::{Heads, KvOps};
 use super::pack::Packed;
@@ -65,7 +66,7 @@ impl Machine {
     ) {
         let width = qkv_width(&self.registers.shape);
         let rows = self.plan.rows();
-        self.norm_input(&mut crew, norm, w, bias);
+        self.norm_input(&mut crew, norm, (w, Precision::TwoTerms), bias);
         let r = &mut self.registers;
         crew.multiply(
             w,
@@ -80,16 +81,17 @@ impl Machine {
         &mut self,
         crew: &mut Crew<'_>,
         norm: VectorNorm<'_>,
-        w: &Packed,
+        (w, precision): (&Packed, Precision),
         bias: Option<&[f32]>,
     ) {
+        let rows = self.plan.rows();
         let r = &mut self.registers;
         let hidden = r.shape.hidden;
         let scratch = r.scratch();
         let (x, qkv) = (&r.x, Shared::new(&mut r.qkv));
-        let input = r.input.begin(crew.kernels, w);
+        let input = r.input.begin(crew.kernels, w, rows, precision);
         let tier = crew.ops;
-        crew.rows(self.plan.rows(), hidden, |row, worker| {
+        crew.rows(rows, hidden, |row, worker| {
             // SAFETY: scratch by worker, one call a row, lengths as reserved, a tier that exists.
             unsafe {
                 let normed = &mut scratch.of(worker)[..hidden];
@@ -213,13 +215,14 @@ impl Machine {
         w: &Packed,
         post: Option<VectorNorm<'_>>,
     ) {
+        let rows = self.plan.rows();
         let r = &mut self.registers;
         let width = r.shape.heads * r.shape.head_dim;
-        let input = r.input.begin(crew.kernels, w);
-        let from = &r.attention;
-        crew.rows(self.plan.rows(), width, |row, _| {
+        let input = r.input.begin(crew.kernels, w, rows, Precision::OneTerm);
+        let from = Shared::new(&mut r.attention);
+        crew.rows(rows, width, |row, _| {
             // SAFETY: one call a row.
-            unsafe { input.fill(row, &from[row * width..][..width]) };
+            unsafe { input.fill(row, from.row(row, width)) };
         });
         self.product_add(crew, w, post);
     }
@@ -255,7 +258,7 @@ impl Machine {
 
     pub(super) fn gated_mlp_add(&mut self, mut crew: Crew<'_>, mlp: GatedMlp<'_, CpuBackend>) {
         let rows = self.plan.rows();
-        self.norm_input(&mut crew, mlp.norm, mlp.gate_up, None);
+        self.norm_input(&mut crew, mlp.norm, (mlp.gate_up, Precision::OneTerm), None);
         let r = &mut self.registers;
         let width = r.shape.mlp;
         crew.multiply(
@@ -265,7 +268,7 @@ impl Machine {
         );
         let scratch = r.scratch();
         let gate_up = &r.gate_up;
-        let input = r.input.begin(crew.kernels, mlp.down);
+        let input = r.input.begin(crew.kernels, mlp.down, rows, Precision::OneTerm);
         let tier = crew.ops;
         crew.rows(rows, 4 * width, |row, worker| {
             // SAFETY: scratch by worker, one call a row, a tier that exists.
@@ -289,7 +292,7 @@ impl Machine {
         let wanted = &self.plan.logit_rows;
         let scratch = r.scratch();
         let x = &r.x;
-        let input = r.input.begin(crew.kernels, head);
+        let input = r.input.begin(crew.kernels, head, wanted.len(), Precision::TwoTerms);
         let tier = crew.ops;
         crew.rows(wanted.len(), hidden, |i, worker| {
             // SAFETY: scratch by worker, one call a row, a tier that exists.

@@ -10,10 +10,6 @@ use super::super::rows::soft_cap;
 use super::{SPAN, Unit, Work};
 use crate::backend::{Attention, BLOCK_TOKENS};
 
-/// Query vectors that one pass over keys or values serves: six pairs of AVX2 accumulators, one pair
-/// for the keys and one broadcast fill the sixteen registers.
-const PASS: usize = 6;
-
 /// What is the same for all spans of a unit.
 pub(super) struct Sight<'a, E> {
     pub(super) view: LayerView<'a, E>,
@@ -62,17 +58,14 @@ pub(super) unsafe fn compute<L: Lanes, E: Element>(
     }
 }
 
-/// Splits `vectors` into passes of nearly equal size, none above [`PASS`], and calls `one(first, n)`.
+/// First vector and size of pass `i` of `count`, which share `vectors` as evenly as can be.
+///
+/// A function and loops, not closures: a closure is compiled without the features of the function
+/// around it unless it happens to be inlined, and then every vector operation in it is a call.
 #[inline(always)]
-fn passes(vectors: usize, mut one: impl FnMut(usize, usize)) {
-    let count = vectors.div_ceil(PASS);
+fn pass(vectors: usize, count: usize, i: usize) -> (usize, usize) {
     let (size, longer) = (vectors / count, vectors % count);
-    let mut first = 0;
-    for i in 0..count {
-        let n = size + usize::from(i < longer);
-        one(first, n);
-        first += n;
-    }
+    (i * size + i.min(longer), size + usize::from(i < longer))
 }
 
 /// `acc[m] += sum over i of a[m][i] * b[i]`, where `b[i]` is sixteen elements.
@@ -98,32 +91,19 @@ unsafe fn multiply<L: Lanes, E: Element, const M: usize>(
     }
 }
 
-/// Runs `$body` with the constant `M` equal to `$n`, which is in `1..=PASS`.
+/// Runs `$body` with the constant `M` equal to `$n`, which is in `1..=8`.
 macro_rules! with_const {
     ($n:expr, $M:ident, $body:expr) => {
+        with_const!(@match $n, $M, $body, 1 2 3 4 5 6 7)
+    };
+    (@match $n:expr, $M:ident, $body:expr, $($value:literal)*) => {
         match $n {
-            1 => {
-                const $M: usize = 1;
+            $($value => {
+                const $M: usize = $value;
                 $body
-            }
-            2 => {
-                const $M: usize = 2;
-                $body
-            }
-            3 => {
-                const $M: usize = 3;
-                $body
-            }
-            4 => {
-                const $M: usize = 4;
-                $body
-            }
-            5 => {
-                const $M: usize = 5;
-                $body
-            }
+            })*
             _ => {
-                const $M: usize = 6;
+                const $M: usize = 8;
                 $body
             }
         }
@@ -148,20 +128,14 @@ unsafe fn scores<L: Lanes, E: Element>(
         // SAFETY: `half` is 0 or 1; the strip holds `d` or `SPAN` rows, whichever is more.
         unsafe {
             let keys = sight.view.keys(block, sight.unit.kv_head).add(half * d * LANES);
-            if vectors > PASS {
+            if vectors > L::PASS {
                 widen::<L, E>((keys, LANES), d, work.strip.as_mut_ptr());
                 let strip = work.strip.as_ptr();
-                passes(vectors, |v, n| {
-                    with_const!(
-                        n,
-                        M,
-                        one_tile::<L, f32, M>(
-                            (q.add(v * d), d),
-                            strip,
-                            out.add(v * SPAN + tile * LANES)
-                        )
-                    );
-                });
+                let count = vectors.div_ceil(L::PASS);
+                for (v, n) in (0..count).map(|i| pass(vectors, count, i)) {
+                    let (q, out) = (q.add(v * d), out.add(v * SPAN + tile * LANES));
+                    with_const!(n, M, one_tile::<L, f32, M>((q, d), strip, out));
+                }
             } else {
                 with_const!(vectors, M, one_tile::<L, E, M>((q, d), keys, out.add(tile * LANES)));
             }
@@ -261,29 +235,36 @@ unsafe fn weighted_values<L: Lanes, E: Element>(
     let vectors = work.vectors;
     let weights = work.scores.as_ptr();
     let out = work.values.as_mut_ptr();
-    let source = Values { sight, begin, from, to };
+    let source = Values { sight, begin, to };
     for column in (0..d).step_by(LANES) {
         // SAFETY: columns lie inside the rows of values; the strip holds SPAN rows of sixteen.
         unsafe {
-            if vectors > PASS {
-                source.pieces(column, |at, values, n| {
-                    widen::<L, E>((values, d), n, work.strip.as_mut_ptr().add((at - from) * LANES));
-                });
-                let strip = work.strip.as_ptr();
-                passes(vectors, |v, n| {
-                    let w = weights.add(v * SPAN + from);
+            if vectors > L::PASS {
+                let strip = work.strip.as_mut_ptr();
+                let mut at = from;
+                while at < to {
+                    let (values, n) = source.piece(at, column);
+                    widen::<L, E>((values, d), n, strip.add((at - from) * LANES));
+                    at += n;
+                }
+                let count = vectors.div_ceil(L::PASS);
+                for (v, n) in (0..count).map(|i| pass(vectors, count, i)) {
+                    let (w, out) = (weights.add(v * SPAN + from), out.add(v * d + column));
                     with_const!(n, M, {
                         let mut acc = [L::splat(0.0); M];
                         multiply::<L, f32, M>((w, SPAN), (strip, LANES), to - from, &mut acc);
-                        store_columns(acc, out.add(v * d + column), d);
+                        store_columns(acc, out, d);
                     });
-                });
+                }
             } else {
                 with_const!(vectors, M, {
                     let mut acc = [L::splat(0.0); M];
-                    source.pieces(column, |at, values, n| {
+                    let mut at = from;
+                    while at < to {
+                        let (values, n) = source.piece(at, column);
                         multiply::<L, E, M>((weights.add(at), SPAN), (values, d), n, &mut acc);
-                    });
+                        at += n;
+                    }
                     store_columns(acc, out.add(column), d);
                 });
             }
@@ -303,25 +284,19 @@ unsafe fn store_columns<L: Lanes, const M: usize>(acc: [L; M], out: *mut f32, st
 struct Values<'a, 'b, E> {
     sight: &'a Sight<'b, E>,
     begin: usize,
-    from: usize,
     to: usize,
 }
 
 impl<E: Element> Values<'_, '_, E> {
-    /// Calls `one(token in the span, its values from this column on, tokens)` for each block.
+    /// The values of token `at` of the span, from this column on, and how many tokens are left in
+    /// its block.
     #[inline(always)]
-    fn pieces(&self, column: usize, mut one: impl FnMut(usize, *const E, usize)) {
+    fn piece(&self, at: usize, column: usize) -> (*const E, usize) {
         let (view, unit) = (&self.sight.view, &self.sight.unit);
-        let mut at = self.from;
-        while at < self.to {
-            let slot = (self.begin + at) % BLOCK_TOKENS;
-            let n = (BLOCK_TOKENS - slot).min(self.to - at);
-            let block = unit.blocks[(self.begin + at) / BLOCK_TOKENS];
-            // SAFETY: slot < 32 and column < head_dim stay inside the block's values.
-            let values =
-                unsafe { view.values(block, unit.kv_head).add(slot * view.head_dim + column) };
-            one(at, values, n);
-            at += n;
-        }
+        let slot = (self.begin + at) % BLOCK_TOKENS;
+        let block = unit.blocks[(self.begin + at) / BLOCK_TOKENS];
+        // SAFETY: slot < 32 and column < head_dim stay inside the block's values.
+        let values = unsafe { view.values(block, unit.kv_head).add(slot * view.head_dim + column) };
+        (values, (BLOCK_TOKENS - slot).min(self.to - at))
     }
 }

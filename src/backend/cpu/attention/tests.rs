@@ -1,6 +1,7 @@
 use half::f16;
 use proptest::prelude::*;
 
+use super::super::gemm::Tier;
 use super::super::kv::{Element, KvCache};
 use super::super::ops::{self, Heads, KvOps, Ops};
 use super::*;
@@ -192,15 +193,8 @@ impl World {
 }
 
 fn tiers() -> Vec<&'static Ops> {
-    let mut tiers = vec![&ops::SCALAR];
-    #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx2")
-        && is_x86_feature_detected!("fma")
-        && is_x86_feature_detected!("f16c")
-    {
-        tiers.push(&ops::AVX2);
-    }
-    tiers
+    let there = Tier::ALL.into_iter().rev().filter(|t| t.is_available());
+    there.map(ops::of).collect()
 }
 
 fn cases() -> impl Strategy<Value = Case> {

@@ -23,6 +23,8 @@ pub(crate) struct Job {
     pub(crate) x: *const f32,
     pub(crate) x_stride: usize,
     pub(crate) rows: usize,
+    /// Terms that each quantised row is the sum of; those of one order are side by side: `[terms][rows]`.
+    pub(crate) terms: usize,
     pub(crate) out: *mut f32,
     pub(crate) out_stride: usize,
     /// The product is added to what `out` holds.
@@ -153,19 +155,20 @@ pub(crate) unsafe fn quantized<S: Simd, T: Tile, const M: usize>(job: &Job) {
     // SAFETY: the caller's promise.
     unsafe {
         let mut row = 0;
-        while row + M <= job.rows {
+        let rows = job.rows * job.terms;
+        while row + M <= rows {
             some_rows::<S, T, M>(job, row);
             row += M;
         }
-        while M > 4 && row + 4 <= job.rows {
+        while M > 4 && row + 4 <= rows {
             some_rows::<S, T, 4>(job, row);
             row += 4;
         }
-        while M > 2 && row + 2 <= job.rows {
+        while M > 2 && row + 2 <= rows {
             some_rows::<S, T, 2>(job, row);
             row += 2;
         }
-        while row < job.rows {
+        while row < rows {
             some_rows::<S, T, 1>(job, row);
             row += 1;
         }
@@ -220,9 +223,14 @@ unsafe fn store<S: Simd, const M: usize>(job: &Job, row: usize, part: usize, acc
     for (r, acc) in acc.iter().enumerate() {
         // SAFETY: the caller's promise: `valid` outputs of each row are writable.
         unsafe {
-            let out = job.out.add((row + r) * job.out_stride + part * S::LANES);
+            let (row, add) = match row + r {
+                row if row < job.rows => (row, job.add),
+                // A further term of a row, whose first one is there already.
+                term => (term % job.rows, true),
+            };
+            let out = job.out.add(row * job.out_stride + part * S::LANES);
             if job.valid >= (part + 1) * S::LANES {
-                let sum = if job.add { S::add(S::floats(out), *acc) } else { *acc };
+                let sum = if add { S::add(S::floats(out), *acc) } else { *acc };
                 S::store(out, sum);
             } else {
                 let mut all = [0.0; PANEL];
@@ -230,7 +238,7 @@ unsafe fn store<S: Simd, const M: usize>(job: &Job, row: usize, part: usize, acc
                 for (i, x) in all.iter().enumerate().take(job.valid.saturating_sub(part * S::LANES))
                 {
                     let out = out.add(i);
-                    *out = if job.add { *out + x } else { *x };
+                    *out = if add { *out + x } else { *x };
                 }
             }
         }

@@ -72,6 +72,7 @@ impl Tier {
 
 type Kernel = unsafe fn(&Job);
 type Quantize = unsafe fn(&[f32], &mut [i8], &mut [GroupMeta]);
+type Residual = unsafe fn(&mut [f32], &[i8], &[GroupMeta]);
 
 /// The kernels of one tier.
 struct Table {
@@ -85,6 +86,7 @@ struct Table {
     f16: Kernel,
     bf16: Kernel,
     quantize: Quantize,
+    residual: Residual,
 }
 
 /// One tier's kernels, compiled with its features: `$rows` activation rows share a tile's weights in registers.
@@ -102,8 +104,12 @@ macro_rules! table {
             unsafe fn quantize(x: &[f32], q: &mut [i8], meta: &mut [GroupMeta]) {
                 act::quantize_row(x, q, meta);
             }
+            $(#[target_feature(enable = $features)])?
+            unsafe fn residual(x: &mut [f32], q: &[i8], meta: &[GroupMeta]) {
+                act::residual_row(x, q, meta);
+            }
 
-            pub(super) static TABLE: Table = Table { four, four_min, five, five_min, six, eight, f32, f16, bf16, quantize };
+            pub(super) static TABLE: Table = Table { four, four_min, five, five_min, six, eight, f32, f16, bf16, quantize, residual };
         }
     };
     (@quantized $simd:ty, $rows:literal, $features:tt, $($kernel:ident: $tile:ty),*) => {
@@ -150,6 +156,8 @@ pub(crate) struct Input<'a> {
     pub(crate) x: &'a [f32],
     pub(crate) x_stride: usize,
     pub(crate) rows: usize,
+    /// Quantised rows that each row is the sum of, `[terms][rows]` in `acts`: 1 or 2.
+    pub(crate) terms: usize,
 }
 
 /// Where a product goes: rows `stride` apart.
@@ -190,6 +198,12 @@ impl Kernels {
         unsafe { (self.table.quantize)(x, q, meta) }
     }
 
+    /// Leaves of `x` what [`Self::quantize`] lost of it.
+    pub(crate) fn residual(&self, x: &mut [f32], q: &[i8], meta: &[GroupMeta]) {
+        // SAFETY: a `Kernels` exists only for a tier that the processor has.
+        unsafe { (self.table.residual)(x, q, meta) }
+    }
+
     /// `out[r][n] = x[r] . w[n]` (or `+=`) for all rows of `input` and all outputs of `w`.
     pub(crate) fn gemm(&self, pool: &mut Pool, w: &Packed, input: &Input<'_>, output: Output<'_>) {
         let rows = input.rows;
@@ -202,9 +216,9 @@ impl Kernels {
         if w.reads_quantized() {
             let groups = w.cols() / super::quant::GROUP;
             assert_eq!(input.acts.cols(), w.cols());
-            assert!(
-                input.acts.q().len() >= rows * w.cols() && input.acts.meta().len() >= rows * groups
-            );
+            let filled = rows * input.terms;
+            assert!(input.terms > 0 && input.acts.q().len() >= filled * w.cols());
+            assert!(input.acts.meta().len() >= filled * groups);
         }
         if w.reads_float() {
             assert!(
@@ -265,6 +279,7 @@ fn job(segment: &Segment, panel: usize, cols: usize, input: &Input<'_>, out: &Pl
         x: input.x.as_ptr(),
         x_stride: input.x_stride,
         rows: input.rows,
+        terms: input.terms,
         out: out.start.wrapping_add(first),
         out_stride: out.stride,
         add: out.add,

@@ -89,7 +89,7 @@ fn product(kernels: Kernels, threads: usize, w: &Packed, x: &[f32], rows: usize)
     }
     let stride = w.rows() + 3;
     let mut out = vec![f32::NAN; rows * stride];
-    let input = Input { acts: &acts, x, x_stride: w.cols(), rows };
+    let input = Input { acts: &acts, x, x_stride: w.cols(), rows, terms: 1 };
     kernels.gemm(&mut pool, w, &input, Output { out: &mut out, stride, add: false });
     for row in out.chunks(stride) {
         assert!(row[w.rows()..].iter().all(|x| x.is_nan()), "written past the last output");

@@ -2,9 +2,10 @@
 
 use serde::Deserialize;
 
-use super::{GEMMA3, QWEN2, SMOLLM2, limits, open_on_candle, score};
+use super::{GEMMA3, QWEN2, SMOLLM2, limits, open, open_on_candle, score};
 use crate::backend::KvDtype;
 use crate::backend::candle::{CandleBackend, Place};
+use crate::config::Kernels;
 use crate::model::Model;
 use crate::model::decoder::Limits;
 
@@ -118,4 +119,25 @@ fn smollm2_on_candle_is_near_the_reference() {
     let backend = CandleBackend::new(Place::Cpu).unwrap();
     let mut model = open_on_candle(SMOLLM2, backend, limits(128, 8));
     check_model(&mut model, SMOLLM2, SMOLLM2_GOLDEN, 0.08, 0.9);
+}
+
+/// Our own kernels; `invariance` shows that every tier gives the bits of this one.
+fn check_packed(file: &str, golden: &str, median_max: f64, worst_max: f64) {
+    let mut model = open(file, Kernels::Auto, 2, limits(128, 8));
+    check_model(&mut model, file, golden, median_max, worst_max);
+}
+
+#[test]
+fn smollm2_is_near_the_reference() {
+    check_packed(SMOLLM2, SMOLLM2_GOLDEN, 0.04, 0.4);
+}
+
+#[test]
+fn gemma3_is_near_the_reference() {
+    check_packed(GEMMA3, GEMMA3_GOLDEN, 0.04, 0.4);
+}
+
+#[test]
+fn qwen2_is_near_the_reference() {
+    check_packed(QWEN2, QWEN2_GOLDEN, 0.05, 0.5);
 }

@@ -1,0 +1,142 @@
+//! Sixteen lanes in two registers of AVX2, with FMA and F16C.
+
+use std::arch::x86_64::{
+    __m128i, __m256, __m256i, _CMP_LT_OQ, _MM_FROUND_TO_NEAREST_INT, _mm_loadu_si128,
+    _mm_storeu_si128, _mm256_add_epi32, _mm256_add_ps, _mm256_and_si256, _mm256_andnot_ps,
+    _mm256_blendv_ps, _mm256_castps_si256, _mm256_castsi256_ps, _mm256_cmp_ps, _mm256_cmpgt_epi32,
+    _mm256_cvtph_ps, _mm256_cvtps_ph, _mm256_div_ps, _mm256_fmadd_ps, _mm256_loadu_ps,
+    _mm256_max_ps, _mm256_min_ps, _mm256_mul_ps, _mm256_set1_epi32, _mm256_set1_ps,
+    _mm256_setr_epi32, _mm256_slli_epi32, _mm256_storeu_ps, _mm256_sub_ps,
+};
+
+use super::{F16_MAX, LANES, Lanes, f16};
+
+/// Two AVX2 registers; needs avx2, fma and f16c.
+#[derive(Clone, Copy)]
+pub(in crate::backend::cpu) struct Avx2(__m256, __m256);
+
+const ROUND: i32 = _MM_FROUND_TO_NEAREST_INT;
+
+/// One intrinsic on both halves.
+macro_rules! both {
+    ($f:path, $($x:expr),+) => {{
+        // SAFETY: a value of this type exists only where avx2, fma and f16c do.
+        unsafe { Avx2($f($($x.0),+), $f($($x.1),+)) }
+    }};
+}
+
+// SAFETY: uses avx2, fma and f16c, which the table asks for before it hands out such code.
+unsafe impl Lanes for Avx2 {
+    const PASS: usize = 6;
+    #[inline(always)]
+    fn splat(x: f32) -> Self {
+        // SAFETY: see `both!`.
+        let v = unsafe { _mm256_set1_ps(x) };
+        Self(v, v)
+    }
+    #[inline(always)]
+    unsafe fn load(p: *const f32) -> Self {
+        // SAFETY: the caller's promise.
+        unsafe { Self(_mm256_loadu_ps(p), _mm256_loadu_ps(p.add(8))) }
+    }
+    #[inline(always)]
+    unsafe fn store(self, p: *mut f32) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            _mm256_storeu_ps(p, self.0);
+            _mm256_storeu_ps(p.add(8), self.1);
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_f16(p: *const f16) -> Self {
+        let p = p.cast::<__m128i>();
+        // SAFETY: the caller's promise.
+        unsafe {
+            Self(_mm256_cvtph_ps(_mm_loadu_si128(p)), _mm256_cvtph_ps(_mm_loadu_si128(p.add(1))))
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_f16(self, p: *mut f16) {
+        let inside = self.max(Self::splat(-F16_MAX)).min(Self::splat(F16_MAX));
+        let p = p.cast::<__m128i>();
+        // SAFETY: the caller's promise.
+        unsafe {
+            _mm_storeu_si128(p, _mm256_cvtps_ph::<ROUND>(inside.0));
+            _mm_storeu_si128(p.add(1), _mm256_cvtps_ph::<ROUND>(inside.1));
+        }
+    }
+    #[inline(always)]
+    fn add(self, o: Self) -> Self {
+        both!(_mm256_add_ps, self, o)
+    }
+    #[inline(always)]
+    fn sub(self, o: Self) -> Self {
+        both!(_mm256_sub_ps, self, o)
+    }
+    #[inline(always)]
+    fn mul(self, o: Self) -> Self {
+        both!(_mm256_mul_ps, self, o)
+    }
+    #[inline(always)]
+    fn div(self, o: Self) -> Self {
+        both!(_mm256_div_ps, self, o)
+    }
+    #[inline(always)]
+    fn mul_add(self, m: Self, a: Self) -> Self {
+        both!(_mm256_fmadd_ps, self, m, a)
+    }
+    #[inline(always)]
+    fn max(self, o: Self) -> Self {
+        both!(_mm256_max_ps, self, o)
+    }
+    #[inline(always)]
+    fn min(self, o: Self) -> Self {
+        both!(_mm256_min_ps, self, o)
+    }
+    #[inline(always)]
+    fn zero_where_below(self, x: Self, limit: Self) -> Self {
+        let below = both!(_mm256_cmp_ps::<_CMP_LT_OQ>, x, limit);
+        both!(_mm256_andnot_ps, below, self)
+    }
+    #[inline(always)]
+    fn scale_by_shifted(self, shifted: Self) -> Self {
+        #[inline(always)]
+        unsafe fn one(a: __m256, s: __m256) -> __m256 {
+            // SAFETY: see `both!`.
+            unsafe {
+                let n = _mm256_slli_epi32::<23>(_mm256_castps_si256(s));
+                _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a), n))
+            }
+        }
+        both!(one, self, shifted)
+    }
+    #[inline(always)]
+    fn keep(self, from: usize, to: usize, fill: f32) -> Self {
+        #[inline(always)]
+        unsafe fn one(x: __m256, fill: __m256, lanes: __m256i, from: i32, to: i32) -> __m256 {
+            // SAFETY: see `both!`.
+            unsafe {
+                let inside = _mm256_and_si256(
+                    _mm256_cmpgt_epi32(lanes, _mm256_set1_epi32(from - 1)),
+                    _mm256_cmpgt_epi32(_mm256_set1_epi32(to), lanes),
+                );
+                _mm256_blendv_ps(fill, x, _mm256_castsi256_ps(inside))
+            }
+        }
+        let (from, to) = (from as i32, to as i32);
+        // SAFETY: see `both!`.
+        unsafe {
+            let fill = _mm256_set1_ps(fill);
+            let lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+            let low = one(self.0, fill, lanes, from, to);
+            Self(low, one(self.1, fill, lanes, from - 8, to - 8))
+        }
+    }
+    #[inline(always)]
+    fn to_array(self) -> [f32; LANES] {
+        let mut a = [0.0; LANES];
+        // SAFETY: the array holds 16 floats.
+        unsafe { self.store(a.as_mut_ptr()) };
+        a
+    }
+}

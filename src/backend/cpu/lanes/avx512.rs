@@ -1,0 +1,114 @@
+//! Sixteen lanes in one register of AVX-512.
+
+use std::arch::x86_64::{
+    __m256i, __m512, _CMP_LT_OQ, _MM_FROUND_TO_NEAREST_INT, _mm256_loadu_si256,
+    _mm256_storeu_si256, _mm512_add_epi32, _mm512_add_ps, _mm512_castps_si512, _mm512_castsi512_ps,
+    _mm512_cmp_ps_mask, _mm512_cvtph_ps, _mm512_cvtps_ph, _mm512_div_ps, _mm512_fmadd_ps,
+    _mm512_loadu_ps, _mm512_mask_mov_ps, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps,
+    _mm512_set1_ps, _mm512_setzero_ps, _mm512_slli_epi32, _mm512_storeu_ps, _mm512_sub_ps,
+};
+
+use super::{F16_MAX, LANES, Lanes, f16};
+
+/// One register; needs avx512f.
+#[derive(Clone, Copy)]
+pub(in crate::backend::cpu) struct Avx512(__m512);
+
+/// One intrinsic on the registers of some values.
+macro_rules! op {
+    ($f:path, $($x:expr),+) => {{
+        // SAFETY: a value of this type exists only where avx512f does.
+        unsafe { Avx512($f($($x.0),+)) }
+    }};
+}
+
+// SAFETY: uses avx512f, which the table asks for before it hands out such code.
+unsafe impl Lanes for Avx512 {
+    const PASS: usize = 8;
+    #[inline(always)]
+    fn splat(x: f32) -> Self {
+        // SAFETY: see `op!`.
+        Self(unsafe { _mm512_set1_ps(x) })
+    }
+    #[inline(always)]
+    unsafe fn load(p: *const f32) -> Self {
+        // SAFETY: the caller's promise.
+        Self(unsafe { _mm512_loadu_ps(p) })
+    }
+    #[inline(always)]
+    unsafe fn store(self, p: *mut f32) {
+        // SAFETY: the caller's promise.
+        unsafe { _mm512_storeu_ps(p, self.0) };
+    }
+    #[inline(always)]
+    unsafe fn load_f16(p: *const f16) -> Self {
+        // SAFETY: the caller's promise.
+        Self(unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(p.cast::<__m256i>())) })
+    }
+    #[inline(always)]
+    unsafe fn store_f16(self, p: *mut f16) {
+        let inside = self.max(Self::splat(-F16_MAX)).min(Self::splat(F16_MAX));
+        // SAFETY: the caller's promise.
+        unsafe {
+            let halves = _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(inside.0);
+            _mm256_storeu_si256(p.cast::<__m256i>(), halves);
+        }
+    }
+    #[inline(always)]
+    fn add(self, o: Self) -> Self {
+        op!(_mm512_add_ps, self, o)
+    }
+    #[inline(always)]
+    fn sub(self, o: Self) -> Self {
+        op!(_mm512_sub_ps, self, o)
+    }
+    #[inline(always)]
+    fn mul(self, o: Self) -> Self {
+        op!(_mm512_mul_ps, self, o)
+    }
+    #[inline(always)]
+    fn div(self, o: Self) -> Self {
+        op!(_mm512_div_ps, self, o)
+    }
+    #[inline(always)]
+    fn mul_add(self, m: Self, a: Self) -> Self {
+        op!(_mm512_fmadd_ps, self, m, a)
+    }
+    #[inline(always)]
+    fn max(self, o: Self) -> Self {
+        op!(_mm512_max_ps, self, o)
+    }
+    #[inline(always)]
+    fn min(self, o: Self) -> Self {
+        op!(_mm512_min_ps, self, o)
+    }
+    #[inline(always)]
+    fn zero_where_below(self, x: Self, limit: Self) -> Self {
+        // SAFETY: see `op!`.
+        unsafe {
+            let below = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(x.0, limit.0);
+            Self(_mm512_mask_mov_ps(self.0, below, _mm512_setzero_ps()))
+        }
+    }
+    #[inline(always)]
+    fn scale_by_shifted(self, shifted: Self) -> Self {
+        // SAFETY: see `op!`.
+        unsafe {
+            let n = _mm512_slli_epi32::<23>(_mm512_castps_si512(shifted.0));
+            Self(_mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(self.0), n)))
+        }
+    }
+    #[inline(always)]
+    fn keep(self, from: usize, to: usize, fill: f32) -> Self {
+        let inside = ((1_u32 << to) - 1) & !((1_u32 << from) - 1);
+        // SAFETY: see `op!`.
+        Self(unsafe { _mm512_mask_mov_ps(_mm512_set1_ps(fill), inside as u16, self.0) })
+    }
+    #[inline(always)]
+    fn to_array(self) -> [f32; LANES] {
+        let mut a = [0.0; LANES];
+        // SAFETY: the array holds 16 floats.
+        unsafe { self.store(a.as_mut_ptr()) };
+        a
+    }
+}
