@@ -45,6 +45,7 @@ pub(crate) fn run(options: Options) -> Outcome {
         return Err(Failure::Refusal(LOCKED_OUT));
     }
     source::resolve(&config)?;
+    crate::model::check_backend(&config.backend).map_err(Failure::usage)?;
     forbid_memory_dumps();
     let log = crate::telemetry::logs::init(&config.log);
     let log = log.map_err(|e| Failure::runtime(format!("cannot start logging: {e}")))?;
