@@ -19,7 +19,7 @@ mod rope;
 mod rows;
 mod step;
 #[cfg(test)]
-mod tests;
+pub(crate) mod testing;
 
 use kv::KvCache;
 use ops::Ops;

@@ -120,3 +120,69 @@ pub(super) fn soft_cap<L: Lanes>(x: L, cap: f32) -> L {
     let tanh = one.sub(L::splat(2.0).div(one.add(exp(twice))));
     tanh.mul(L::splat(cap))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::lanes::Portable;
+    use super::*;
+
+    fn ramp(n: usize) -> Vec<f32> {
+        (0..n).map(|i| (i as f32 - n as f32 / 3.0) * 0.1).collect()
+    }
+
+    fn close(got: &[f32], want: impl Iterator<Item = f64>) {
+        for (i, (got, want)) in got.iter().zip(want).enumerate() {
+            assert!(
+                (f64::from(*got) - want).abs() < 1e-5 * (1.0 + want.abs()),
+                "{i}: {got} {want}"
+            );
+        }
+    }
+
+    #[test]
+    fn norms_divide_by_the_root_of_the_mean_square() {
+        let (x, w) = (ramp(64), ramp(64));
+        let square: f64 = x.iter().map(|x| f64::from(*x).powi(2)).sum();
+        let scale = 1.0 / (square / 64.0 + 1e-3).sqrt();
+        let want: Vec<f64> =
+            x.iter().zip(&w).map(|(x, w)| f64::from(*x) * scale * f64::from(*w)).collect();
+        let mut out = vec![0.0; 64];
+        rms_norm::<Portable>(&x, &w, 1e-3, &mut out);
+        close(&out, want.iter().copied());
+        let mut in_place = x.clone();
+        rms_norm_in_place::<Portable>(&mut in_place, &w, 1e-3);
+        assert_eq!(in_place, out);
+        let mut stream = vec![2.0; 64];
+        add_rms_norm::<Portable>(&mut stream, &x, &w, 1e-3);
+        close(&stream, want.iter().map(|x| 2.0 + x));
+    }
+
+    #[test]
+    fn pairs_are_turned_and_the_rest_passes() {
+        let (sin, cos): (Vec<f32>, Vec<f32>) = [0.3_f32, 1.2].iter().map(|a| a.sin_cos()).unzip();
+        let turned = |a: f32, b: f32, i: usize| (a * cos[i] - b * sin[i], a * sin[i] + b * cos[i]);
+        let mut x = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
+        rotate(&mut x, RopePairs::Interleaved, &cos, &sin);
+        let ((a, b), (c, d)) = (turned(1.0, 2.0, 0), turned(3.0, 4.0, 1));
+        assert_eq!(x, [a, b, c, d, 5.0, 6.0]);
+        let mut x = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
+        rotate(&mut x, RopePairs::Halves, &cos, &sin);
+        let ((a, c), (b, d)) = (turned(1.0, 3.0, 0), turned(2.0, 4.0, 1));
+        assert_eq!(x, [a, b, c, d, 5.0, 6.0]);
+    }
+
+    #[test]
+    fn gates_are_what_their_names_say() {
+        let gate_up: Vec<f32> = ramp(64).into_iter().chain(vec![2.0; 64]).collect();
+        let mut out = vec![0.0; 64];
+        gate::<Portable>(&gate_up, Activation::Silu, &mut out);
+        let silu = |x: f64| x / (1.0 + (-x).exp());
+        close(&out, ramp(64).iter().map(|x| 2.0 * silu(f64::from(*x))));
+        gate::<Portable>(&gate_up, Activation::GeluTanh, &mut out);
+        let root = (2.0 / std::f64::consts::PI).sqrt();
+        let gelu = |x: f64| 0.5 * x * (1.0 + (root * (x + 0.044_715 * x.powi(3))).tanh());
+        close(&out, ramp(64).iter().map(|x| 2.0 * gelu(f64::from(*x))));
+        let capped = soft_cap(Portable::splat(7.0), 5.0).to_array();
+        close(&capped, std::iter::repeat_n(5.0 * (1.4_f64).tanh(), 16));
+    }
+}

@@ -229,3 +229,28 @@ fn what_cannot_be_read_is_an_error_that_names_the_tensor() {
     }
     assert!(Packed::load(&[]).is_ok_and(|p| p.rows() == 0));
 }
+
+#[test]
+fn terms_and_what_was_there_are_added() {
+    for kernels in tiers() {
+        for (kind, rows) in [(BlockType::Q4_1, 1), (BlockType::Q6K, 5), (BlockType::Q8_0, 11)] {
+            let (w, _) = packed(kind, 40, 256);
+            let x = activations(rows, 256);
+            let one = product(kernels, 1, &w, &x, rows);
+            let mut acts = Acts::with_capacity(2 * rows, 256);
+            acts.set_cols(256);
+            for (r, row) in x.chunks(256).enumerate() {
+                for term in 0..2 {
+                    let (q, meta) = acts.rows_mut(term * rows + r, 1);
+                    kernels.quantize(row, q, meta);
+                }
+            }
+            let mut out = vec![1.0; rows * 40];
+            let input = Input { acts: &acts, x: &[], x_stride: 0, rows, terms: 2 };
+            let mut pool = Pool::new(2).unwrap();
+            kernels.gemm(&mut pool, &w, &input, Output { out: &mut out, stride: 40, add: true });
+            let expected: Vec<f32> = one.iter().map(|y| 1.0 + y + y).collect();
+            assert_eq!(bits(&out), bits(&expected), "{kind:?}");
+        }
+    }
+}

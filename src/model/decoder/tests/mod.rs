@@ -2,6 +2,7 @@
 
 mod golden;
 mod invariance;
+mod steps;
 
 use std::path::PathBuf;
 
