@@ -47,6 +47,7 @@ def server(binary, model):
                 log.append(line)
                 if not url and (match := re.search(r"http://127\.0\.0\.1:[1-9]\d*", line)):
                     url.append(match[0])
+                if "ready to serve" in line:
                     found.set()
             found.set()
 
