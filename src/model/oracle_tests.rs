@@ -134,7 +134,6 @@ fn llama_agrees_with_candle_transformers() {
 /// candle-transformers 0.11.1 computes Gemma 3 with `SiLU`, where the model was trained with `GELU`:
 /// for the comparison, so does ours. Everything else of this family is held against it.
 #[test]
-#[ignore = "takes gigabytes: run with -- --ignored oracle"]
 fn gemma3_agrees_with_candle_transformers() {
     let tokens: [&[u32]; 2] = [
         &[2, 818, 5279, 529, 7001, 563, 9079, 236_761, 669, 5279],
@@ -147,7 +146,6 @@ fn gemma3_agrees_with_candle_transformers() {
 }
 
 #[test]
-#[ignore = "takes gigabytes: run with -- --ignored oracle"]
 fn qwen2_agrees_with_candle_transformers() {
     let tokens: [&[u32]; 2] = [
         &[785, 6722, 315, 9625, 374, 12095, 13, 576, 6722, 315],

@@ -15,7 +15,8 @@ fn sources(root: &str, endings: &[&str]) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut open = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join(root)];
     while let Some(folder) = open.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
+        // `benches` comes and goes.
+        for entry in fs::read_dir(folder).into_iter().flatten() {
             let path = entry.unwrap().path();
             if path.file_name().is_some_and(|n| n == "node_modules" || n == ".venv") {
                 continue;
@@ -168,10 +169,13 @@ fn no_unwrap_outside_tests() {
         if is_test_file(&path) {
             continue;
         }
+        let mut before = String::new();
         for (i, line) in code(&fs::read_to_string(&path).unwrap()).lines().enumerate() {
-            if line.contains(".unwrap()") || line.contains("panic!(") && !line.contains("catch") {
+            let panics = [".unwrap()", "panic!("].iter().any(|p| line.contains(p));
+            if panics && !before.contains("#[expect(clippy::") {
                 faults.push(format!("{}:{}: {}", path.display(), i + 1, line.trim()));
             }
+            line.clone_into(&mut before);
         }
     }
     assert!(faults.is_empty(), "{}", faults.join("\n"));

@@ -17,9 +17,9 @@ pub(super) fn find_in_path<'a>(
     let spaced: Cow<'_, str> =
         if segment.contains('+') { segment.replace('+', " ").into() } else { segment.into() };
     let asked = decode(&spaced);
-    find(served, &asked, param).or_else(|error| {
-        if segment.contains('+') { find(served, &decode(segment), param) } else { Err(error) }
-    })
+    // The error names what the client most probably meant, so the first one is kept.
+    find(served, &asked, param)
+        .or_else(|error| find(served, &decode(segment), param).or(Err(error)))
 }
 
 /// The served name that reads `asked`.
@@ -51,6 +51,8 @@ mod tests {
         assert_eq!(found("c++"), Some("c++"));
         assert_eq!(found("Plain"), None);
         assert_eq!(found("%ff"), None);
+        let error = find_in_path(&served, "no%2Fsuch+model", None).unwrap_err();
+        assert_eq!(error.message(), "The model 'no/such model' does not exist.");
         let error = find(&served, "x", Some("model")).unwrap_err();
         assert_eq!(error.status(), 404);
         assert_eq!(error.message(), "The model 'x' does not exist.");
