@@ -145,8 +145,7 @@ fn an_interrupted_run_cleans_up_and_ends() {
     let mut child = shell.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let mut started = [0; 8];
     std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut started).unwrap();
-    let pid = rustix::process::Pid::from_child(&child);
-    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    crate::support::signal(&child, "TERM");
     assert_eq!(crate::support::wait(&mut child).code(), Some(1));
     assert_eq!(left(&home), [""; 0]);
 }

@@ -2,7 +2,6 @@
 
 use std::process::Command;
 
-use rustix::process::Signal;
 use serde_json::json;
 
 use crate::support::{FAKE, KEY, Server, millrace};
@@ -56,7 +55,7 @@ fn with_json_logs_every_line_is_json() {
 
 #[test]
 fn a_signal_while_it_loads_or_idles_ends_it_with_0() {
-    for signal in [Signal::TERM, Signal::INT] {
+    for signal in ["TERM", "INT"] {
         let mut server = Server::start_unready(&["fake:load_ms=60000"]);
         server.signal(signal);
         assert_eq!(server.wait(), Some(0), "{}", server.log());
@@ -84,7 +83,7 @@ fn a_signal_while_it_fetches_leaves_nothing_behind() {
     });
     assert_eq!(std::fs::read_to_string(&fifo).unwrap(), "started\n");
     assert_eq!(server.client_with("").get("/health/ready").status, 503);
-    server.signal(Signal::TERM);
+    server.signal("TERM");
     assert_eq!(server.wait(), Some(0));
     let left = std::fs::read_dir(&models).unwrap().map(|e| e.unwrap().file_name());
     let left: Vec<_> = left.filter(|n| !n.to_str().unwrap().contains(".lock")).collect();
@@ -94,7 +93,7 @@ fn a_signal_while_it_fetches_leaves_nothing_behind() {
 #[test]
 fn no_memory_of_it_would_be_in_a_core_dump() {
     let server = Server::start(&[FAKE]);
-    let filter = format!("/proc/{}/coredump_filter", server.pid().as_raw_nonzero());
+    let filter = format!("/proc/{}/coredump_filter", server.pid());
     assert_eq!(std::fs::read_to_string(filter).unwrap().trim(), "00000000");
 }
 

@@ -7,7 +7,6 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::client::Client;
@@ -170,18 +169,18 @@ impl Server {
         format!("http://{}{path}", self.address)
     }
 
-    pub(crate) fn pid(&self) -> Pid {
-        Pid::from_child(&self.child)
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
     }
 
-    /// Sends a signal.
-    pub(crate) fn signal(&self, signal: Signal) {
-        kill_process(self.pid(), signal).unwrap();
+    /// Sends a signal, `TERM` or `INT`.
+    pub(crate) fn signal(&self, name: &str) {
+        signal(&self.child, name);
     }
 
     /// Sends SIGTERM.
     pub(crate) fn terminate(&self) {
-        self.signal(Signal::TERM);
+        self.signal("TERM");
     }
 
     /// Waits for the process to end; its exit code, unless a signal killed it.
@@ -201,6 +200,12 @@ impl Drop for Server {
             eprintln!("log of the server:\n{}", self.log());
         }
     }
+}
+
+/// Sends a signal by its name. By the command, since a system call from here would need `unsafe` or one more crate.
+pub(crate) fn signal(child: &Child, name: &str) {
+    let sent = Command::new("kill").args(["-s", name, &child.id().to_string()]).status().unwrap();
+    assert!(sent.success(), "kill: {sent}");
 }
 
 /// Waits for a process to end, and kills one that does not.
