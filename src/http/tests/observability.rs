@@ -1,7 +1,7 @@
 //! What operators see, and what they must not.
 
 use std::io::Write;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use super::support::*;
 
@@ -43,9 +43,27 @@ async fn labels_do_not_grow_with_what_clients_send() {
     assert!(series("process_resident_memory_bytes") == 1);
 }
 
-/// The log, as a test reads it.
+/// The log of all tests of this process: a subscriber for one test alone would miss events whose call site another
+/// thread registers at the same moment.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    fn of_the_process() -> &'static Self {
+        static LOG: OnceLock<Log> = OnceLock::new();
+        LOG.get_or_init(|| {
+            let log = Self::default();
+            let writer = log.clone();
+            let subscriber = tracing_subscriber::fmt()
+                .with_max_level(tracing::Level::TRACE)
+                .with_writer(move || writer.clone())
+                .with_ansi(false)
+                .finish();
+            tracing::subscriber::set_global_default(subscriber).unwrap();
+            log
+        })
+    }
+}
 
 impl Write for Log {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
@@ -60,14 +78,7 @@ impl Write for Log {
 
 #[tokio::test]
 async fn the_access_log_has_the_route_and_the_key_id_and_no_secret() {
-    let log = Log::default();
-    let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::TRACE)
-        .with_writer(move || writer.clone())
-        .with_ansi(false)
-        .finish();
-    let _here = tracing::subscriber::set_default(subscriber);
+    let log = Log::of_the_process();
     let server = start(config()).await;
     let line = "POST /v1/engines/canary-engine/completions?q=canary-query";
     ask(server.addr, &with_key(line, "X-Request-Id: mine-2\r\n", "canary-body")).await;
