@@ -221,7 +221,7 @@ impl Batch<'_> {
     }
 }
 
-/// The normalisation before a projection: RMSNorm with `weight` (as the file has it: GGUF's Gemma
+/// The normalisation before a projection: `RMSNorm` with `weight` (as the file has it: GGUF's Gemma
 /// weights already contain the `+ 1`).
 #[derive(Debug)]
 pub struct Norm<'a, V> {

@@ -63,19 +63,16 @@ fn rooms_used(code: &str) -> Vec<(String, String)> {
         let rest = &code[at..];
         let end = rest.find([';', ',', ')', '>', ' ', '\n', '(', '<', '!']).unwrap_or(rest.len());
         let path = &rest[..end];
-        match path.strip_prefix("crate::{") {
-            Some(_) => {
-                let group = rest.split(';').next().unwrap_or_default();
-                for room in CHAIN.iter().chain(&BESIDE).chain(&["cli"]) {
-                    if group.contains(&format!("{room}::")) {
-                        used.push(((*room).to_owned(), group.replace('\n', " ")));
-                    }
+        if let Some(_) = path.strip_prefix("crate::{") {
+            let group = rest.split(';').next().unwrap_or_default();
+            for room in CHAIN.iter().chain(&BESIDE).chain(&["cli"]) {
+                if group.contains(&format!("{room}::")) {
+                    used.push(((*room).to_owned(), group.replace('\n', " ")));
                 }
             }
-            None => {
-                let room = path["crate::".len()..].split("::").next().unwrap_or_default();
-                used.push((room.to_owned(), path.to_owned()));
-            }
+        } else {
+            let room = path["crate::".len()..].split("::").next().unwrap_or_default();
+            used.push((room.to_owned(), path.to_owned()));
         }
     }
     used

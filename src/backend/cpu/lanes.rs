@@ -181,7 +181,7 @@ pub(super) use self::avx512::Avx512;
 #[inline(always)]
 pub(super) fn exp<L: Lanes>(x: L) -> L {
     const SHIFT: f32 = 12_582_912.0;
-    const LN2_HIGH: f32 = 0.693_359_375;
+    const LN2_HIGH: f32 = 0.693_359_4;
     const LN2_LOW: f32 = -2.121_944_4e-4;
     const POLYNOMIAL: [f32; 6] =
         [1.987_569_1e-4, 1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5];

@@ -1,6 +1,8 @@
 //! Our own kernels for CPUs: packed weights, activations quantised by 32, paged attention, all in
 //! registers reserved once. [`CpuBackend`] puts them together; no step allocates.
-#![allow(unsafe_code)]
+// Intrinsics are what this module is for. Their generic wrappers must vanish into functions compiled with the features that
+// they need, and unaligned loads take pointers of any type.
+#![allow(unsafe_code, clippy::inline_always, clippy::cast_ptr_alignment)]
 
 pub(crate) mod act;
 mod attention;

@@ -124,9 +124,9 @@ impl Shared {
             turns += 1;
             // A member that lost its core inside a unit needs this one to finish.
             if turns.is_multiple_of(256) {
-                std::thread::yield_now()
+                std::thread::yield_now();
             } else {
-                std::hint::spin_loop()
+                std::hint::spin_loop();
             }
         }
     }

@@ -1,6 +1,6 @@
 //! GGUF's block formats, as published in ggml's `ggml-common.h` and `ggml-quants.c`, read exactly.
 //!
-//! Every quantised format is a sequence of groups of 32 weights `d * (u - zero) + m` with unsigned integers u; Q6_K has a
+//! Every quantised format is a sequence of groups of 32 weights `d * (u - zero) + m` with unsigned integers u; `Q6_K` has a
 //! scale per 16. That is the one form from which rows are dequantised (the reference) and tiles are packed.
 
 use half::{bf16, f16};
@@ -52,7 +52,7 @@ fn nibbles(bytes: &[u8]) -> [u8; GROUP] {
     std::array::from_fn(|k| if k < 16 { bytes[k] & 15 } else { bytes[k - 16] >> 4 })
 }
 
-/// The 6-bit scale and minimum of sub-block `i` of Q4_K and Q5_K: `get_scale_min_k4` of ggml.
+/// The 6-bit scale and minimum of sub-block `i` of `Q4_K` and `Q5_K`: `get_scale_min_k4` of ggml.
 fn scale_and_min(scales: &[u8], i: usize) -> (u8, u8) {
     if i < 4 {
         (scales[i] & 63, scales[i + 4] & 63)
@@ -63,7 +63,7 @@ fn scale_and_min(scales: &[u8], i: usize) -> (u8, u8) {
     }
 }
 
-/// Groups of a row of Q4_0, Q4_1, Q5_0, Q5_1 or Q8_0 block bytes: one group a block.
+/// Groups of a row of `Q4_0`, `Q4_1`, `Q5_0`, `Q5_1` or `Q8_0` block bytes: one group a block.
 fn plain_group(kind: BlockType, block: &[u8]) -> Group {
     let d = half_at(block, 0);
     let with_fifth = |at: usize| {
@@ -82,7 +82,7 @@ fn plain_group(kind: BlockType, block: &[u8]) -> Group {
     Group { u, d: [d; 2], m }
 }
 
-/// Group `i` of 8 of a Q4_K or Q5_K super-block.
+/// Group `i` of 8 of a `Q4_K` or `Q5_K` super-block.
 fn k_group(kind: BlockType, block: &[u8], i: usize) -> Group {
     let (scale, min) = scale_and_min(&block[4..16], i);
     let quants = if kind == BlockType::Q5K { &block[48..] } else { &block[16..] };
@@ -99,7 +99,7 @@ fn k_group(kind: BlockType, block: &[u8], i: usize) -> Group {
     Group { u, d: [d; 2], m: -(half_at(block, 2) * f32::from(min)) }
 }
 
-/// Group `i` of 8 of a Q6_K super-block: 128 bytes of low nibbles, 64 of high pairs, 16 scales, d.
+/// Group `i` of 8 of a `Q6_K` super-block: 128 bytes of low nibbles, 64 of high pairs, 16 scales, d.
 fn q6_group(block: &[u8], i: usize) -> Group {
     let (half, quarter) = (i / 4, i % 4);
     let low = &block[half * 64 + quarter % 2 * 32..][..32];

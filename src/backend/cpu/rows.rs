@@ -102,7 +102,7 @@ pub(super) fn gate<L: Lanes>(gate_up: &[f32], activation: Activation, out: &mut 
 #[inline(always)]
 fn activate<L: Lanes>(x: L, activation: Activation) -> L {
     /// `2 sqrt(2 / pi)`: `0.5 (1 + tanh u)` is `sigmoid(2 u)`.
-    const TWICE_ROOT: f32 = 1.595_769_1;
+    const TWICE_ROOT: f32 = 1.595_769;
     match activation {
         Activation::Silu => x.mul(sigmoid(x)),
         Activation::GeluTanh => {

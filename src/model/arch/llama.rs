@@ -1,4 +1,4 @@
-//! Llama 2 and 3, Mistral, SmolLM: the plain pre-norm decoder.
+//! Llama 2 and 3, Mistral, `SmolLM`: the plain pre-norm decoder.
 
 use super::{Biases, EmbedScale, Family};
 use crate::backend::{Activation, RopePairs};
