@@ -238,6 +238,9 @@ impl<V> Clone for Norm<'_, V> {
 
 impl<V> Copy for Norm<'_, V> {}
 
+/// The norms of each head of q and of k, for families that have them.
+pub type QkNorm<'a, V> = (Norm<'a, V>, Norm<'a, V>);
+
 /// Everything attention needs beside q, k and v.
 #[derive(Debug, Clone, Copy)]
 pub struct Attention {
@@ -284,7 +287,7 @@ pub trait Backend: Send + 'static {
     fn rope_write_kv(
         &mut self,
         layer: usize,
-        qk_norm: Option<(Norm<'_, Self::Vector>, Norm<'_, Self::Vector>)>,
+        qk_norm: Option<QkNorm<'_, Self::Vector>>,
         rope: &Rope,
     ) -> Result<(), BackendError>;
     /// `attn = softmax(q k) v` over each row's own sequence, causal.

@@ -1,6 +1,10 @@
 //! One decoder for all architectures and backends: a [`Description`] says what to load, the
 //! [`Backend`] computes. A step is `begin`, `embed`, the layers, `logits`.
 
+fn norm<V>(weight: &V, eps: f32) -> Norm<'_, V> {
+    Norm { weight, eps }
+}
+
 #[cfg(test)]
 mod tests;
 
@@ -150,9 +154,6 @@ impl<B: Backend> Decoder<B> {
     fn step(&mut self, batch: &Batch<'_>) -> Result<&[f32], BackendError> {
         let Self { backend, eps, ropes, embedding, layers, .. } = self;
         let eps = *eps;
-        fn norm<V>(weight: &V, eps: f32) -> Norm<'_, V> {
-            Norm { weight, eps }
-        }
         backend.begin(batch)?;
         backend.embed(embedding, self.embed_scale)?;
         for (index, layer) in layers.iter().enumerate() {

@@ -60,16 +60,16 @@ impl Client {
     }
 
     fn head(&self, method: &str, path: &str, body: Option<&str>) -> String {
-        let mut head =
-            format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n");
-        if !self.key.is_empty() {
-            head += &format!("Authorization: Bearer {}\r\n", self.key);
-        }
-        if let Some(body) = body {
-            head +=
-                &format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len());
-        }
-        head + "\r\n"
+        let key = match &self.key[..] {
+            "" => String::new(),
+            key => format!("Authorization: Bearer {key}\r\n"),
+        };
+        let length = body
+            .map(|b| format!("Content-Type: application/json\r\nContent-Length: {}\r\n", b.len()));
+        let length = length.unwrap_or_default();
+        format!(
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{key}{length}\r\n"
+        )
     }
 
     pub(crate) fn get(&self, path: &str) -> Answer {

@@ -63,7 +63,7 @@ fn rooms_used(code: &str) -> Vec<(String, String)> {
         let rest = &code[at..];
         let end = rest.find([';', ',', ')', '>', ' ', '\n', '(', '<', '!']).unwrap_or(rest.len());
         let path = &rest[..end];
-        if let Some(_) = path.strip_prefix("crate::{") {
+        if path.starts_with("crate::{") {
             let group = rest.split(';').next().unwrap_or_default();
             for room in CHAIN.iter().chain(&BESIDE).chain(&["cli"]) {
                 if group.contains(&format!("{room}::")) {

@@ -119,7 +119,12 @@ fn streamed_log_probabilities_are_those_of_the_whole_answer() {
     });
     let whole = client.complete(&body).json()["choices"][0].clone();
     body["stream"] = json!(true);
-    let (chunks, _) = client.stream(&body).finish();
+    let stream = client.stream(&body);
+    assert_eq!(stream.header("content-type"), Some("text/event-stream"));
+    // Else a proxy in front would hold the stream back.
+    assert_eq!(stream.header("x-accel-buffering"), Some("no"));
+    assert_eq!(stream.header("cache-control"), Some("no-cache"));
+    let (chunks, _) = stream.finish();
     assert_eq!(streamed_text(&chunks), whole["text"].as_str().unwrap());
     for field in ["tokens", "token_logprobs", "top_logprobs", "text_offset"] {
         let joined: Vec<Value> = chunks

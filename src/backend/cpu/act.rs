@@ -80,15 +80,13 @@ pub(crate) fn quantize_row(x: &[f32], q: &mut [i8], meta: &mut [GroupMeta]) {
         let largest = f32::from_bits(largest.cast_unsigned());
         let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
         let mut sums = [0_i32; 2];
-        for half in 0..2 {
-            let mut sum = 0_i32;
+        for (half, sum) in sums.iter_mut().enumerate() {
             for k in half * 16..half * 16 + 16 {
                 let rounded = (x[k] * inverse + ROUND).to_bits().cast_signed();
                 let value = rounded.wrapping_sub(ROUND.to_bits().cast_signed()) as i8;
                 q[k] = value;
-                sum += i32::from(value);
+                *sum += i32::from(value);
             }
-            sums[half] = sum;
         }
         let scale = largest / 127.0;
         *meta = GroupMeta { scale, scaled_sum: scale * (sums[0] + sums[1]) as f32, sums };

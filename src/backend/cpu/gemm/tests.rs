@@ -73,7 +73,7 @@ fn packed(kind: BlockType, rows: usize, cols: usize) -> (Packed, Vec<Vec<f32>>) 
 }
 
 fn activations(rows: usize, cols: usize) -> Vec<f32> {
-    let mut rng = Lcg(rows as u64 ^ 77);
+    let mut rng = Lcg(rows as u64 + 77);
     (0..rows * cols).map(|_| rng.float() * (1.0 + 5.0 * rng.float().abs())).collect()
 }
 

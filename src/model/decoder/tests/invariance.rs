@@ -24,7 +24,9 @@ fn hashes(data: &[f32], vocab: usize) -> Vec<u64> {
     data.chunks(vocab)
         .map(|row| {
             let mut hasher = DefaultHasher::new();
-            row.iter().for_each(|x| x.to_bits().hash(&mut hasher));
+            for x in row {
+                x.to_bits().hash(&mut hasher);
+            }
             hasher.finish()
         })
         .collect()
