@@ -208,6 +208,8 @@ pub(super) fn sigmoid<L: Lanes>(x: L) -> L {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::float_cmp, reason = "exact values are what is tested")]
+
     use super::*;
 
     fn portable(x: [f32; LANES]) -> Portable {

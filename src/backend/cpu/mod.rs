@@ -202,7 +202,7 @@ impl Backend for CpuBackend {
 
     fn gated_mlp_add(&mut self, mlp: GatedMlp<'_, Self>) -> Result<(), BackendError> {
         let (crew, machine) = self.machine()?;
-        machine.gated_mlp_add(crew, mlp);
+        machine.gated_mlp_add(crew, &mlp);
         Ok(())
     }
 

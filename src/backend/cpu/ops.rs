@@ -26,13 +26,20 @@ pub(super) struct Ops {
     pub(super) f32: KvOps<f32>,
 }
 
+/// A layer of the cache, how it is attended to, and for whom.
+pub(super) type Sight<'a, E> = (LayerView<'a, E>, Attention, Unit<'a>);
+/// A block, and a token's place in it.
+pub(super) type Place = (BlockId, usize);
+type RopeWrite<E> = unsafe fn(&Heads<'_>, LayerView<'_, E>, Place, &mut [f32]);
+type Whole<E> = unsafe fn(LayerView<'_, E>, Attention, Unit<'_>, Rows, &mut [f32]);
+type OneSpan<E> = unsafe fn(Sight<'_, E>, Rows, usize, &mut [f32], &mut [f32]);
+
 /// Kernels that touch the cache.
 pub(super) struct KvOps<E: 'static> {
     /// Finishes one row of q, k and v in place and writes k and v to their slot.
-    pub(super) rope_write: unsafe fn(&Heads<'_>, LayerView<'_, E>, (BlockId, usize), &mut [f32]),
-    pub(super) whole: unsafe fn(LayerView<'_, E>, Attention, Unit<'_>, Rows, &mut [f32]),
-    pub(super) one_span:
-        unsafe fn((LayerView<'_, E>, Attention, Unit<'_>), Rows, usize, &mut [f32], &mut [f32]),
+    pub(super) rope_write: RopeWrite<E>,
+    pub(super) whole: Whole<E>,
+    pub(super) one_span: OneSpan<E>,
     pub(super) join: unsafe fn(Unit<'_>, usize, &mut [f32], Rows, &mut [f32]),
 }
 
@@ -42,8 +49,8 @@ pub(super) struct KvOps<E: 'static> {
     reason = "`heads` and `kv_heads` are what everybody calls them"
 )]
 pub(super) struct Heads<'a> {
-    pub(super) heads: usize,
-    pub(super) kv_heads: usize,
+    pub(super) query: usize,
+    pub(super) key: usize,
     pub(super) pairs: RopePairs,
     /// Of this row's position, one a pair.
     pub(super) cos: &'a [f32],
@@ -56,12 +63,12 @@ pub(super) struct Heads<'a> {
 unsafe fn rope_write<L: Lanes, E: Element>(
     h: &Heads<'_>,
     view: LayerView<'_, E>,
-    (block, slot): (BlockId, usize),
+    (block, slot): Place,
     row: &mut [f32],
 ) {
     let d = view.head_dim;
-    let (q, kv) = row.split_at_mut(h.heads * d);
-    let (k, v) = kv.split_at_mut(h.kv_heads * d);
+    let (q, kv) = row.split_at_mut(h.query * d);
+    let (k, v) = kv.split_at_mut(h.key * d);
     for head in q.chunks_exact_mut(d) {
         if let Some((weight, _, eps)) = h.norm {
             rows::rms_norm_in_place::<L>(head, weight, eps);
@@ -94,7 +101,7 @@ macro_rules! tier {
                         unsafe fn rope_write(
                             heads: &Heads<'_>,
                             view: LayerView<'_, $element>,
-                            place: (BlockId, usize),
+                            place: Place,
                             row: &mut [f32],
                         ) {
                             // SAFETY: the caller's promise.
@@ -115,7 +122,7 @@ macro_rules! tier {
                         }
                         $(#[target_feature(enable = $features)])?
                         unsafe fn one_span(
-                            sight: (LayerView<'_, $element>, Attention, Unit<'_>),
+                            sight: Sight<'_, $element>,
                             rows: Rows,
                             span: usize,
                             scratch: &mut [f32],

@@ -76,7 +76,7 @@ fn plain_group(kind: BlockType, block: &[u8]) -> Group {
         BlockType::Q4_1 => (nibbles(&block[4..]), half_at(block, 2)),
         BlockType::Q5_0 => (with_fifth(2), 0.0),
         BlockType::Q5_1 => (with_fifth(4), half_at(block, 2)),
-        // Q8_0: signed bytes, moved up to unsigned ones.
+        // `Q8_0`: signed bytes, moved up to unsigned ones.
         _ => (std::array::from_fn(|k| block[2 + k] ^ 0x80), 0.0),
     };
     Group { u, d: [d; 2], m }

@@ -122,6 +122,7 @@ pub(super) fn soft_cap<L: Lanes>(x: L, cap: f32) -> L {
 }
 
 #[cfg(test)]
+#[expect(clippy::float_cmp, reason = "exact values and equal bits are what is tested")]
 mod tests {
     use super::super::lanes::Portable;
     use super::*;

@@ -36,8 +36,8 @@ impl Crew<'_> {
     }
 
     /// `out = input w`, or `out += input w`; rows of `out` are `stride` apart.
-    fn multiply(&mut self, w: &Packed, input: &Input<'_>, output: Output<'_>) {
-        self.kernels.gemm(self.pool, w, input, output);
+    fn multiply(&mut self, w: &Packed, input: &Input<'_>, mut output: Output<'_>) {
+        self.kernels.gemm(self.pool, w, input, &mut output);
     }
 }
 
@@ -138,30 +138,24 @@ impl Machine {
             // SAFETY: one call a row: its own angles, its own row of q, k and v, its own slot.
             unsafe {
                 let (cos, sin) = rotation.row(row, plan.position(row));
-                let heads = Heads {
-                    heads: s.heads,
-                    kv_heads: s.kv_heads,
-                    pairs: rope.pairs,
-                    cos,
-                    sin,
-                    norm,
-                };
+                let heads =
+                    Heads { query: s.heads, key: s.kv_heads, pairs: rope.pairs, cos, sin, norm };
                 (ops.rope_write)(&heads, view, plan.slot(row), qkv.row(row, width));
             }
         });
     }
 
-    pub(super) fn attention(&mut self, crew: Crew<'_>, attention: Attention) {
+    pub(super) fn attention(&mut self, mut crew: Crew<'_>, attention: Attention) {
         let ops = crew.ops;
         match self.kv.dtype() {
-            KvDtype::F16 => self.attention_as(crew, &ops.f16, attention),
-            KvDtype::F32 => self.attention_as(crew, &ops.f32, attention),
+            KvDtype::F16 => self.attention_as(&mut crew, &ops.f16, attention),
+            KvDtype::F32 => self.attention_as(&mut crew, &ops.f32, attention),
         }
     }
 
     fn attention_as<E: Element + Send + Sync>(
         &mut self,
-        crew: Crew<'_>,
+        crew: &mut Crew<'_>,
         ops: &KvOps<E>,
         attention: Attention,
     ) {
@@ -256,7 +250,7 @@ impl Machine {
         });
     }
 
-    pub(super) fn gated_mlp_add(&mut self, mut crew: Crew<'_>, mlp: GatedMlp<'_, CpuBackend>) {
+    pub(super) fn gated_mlp_add(&mut self, mut crew: Crew<'_>, mlp: &GatedMlp<'_, CpuBackend>) {
         let rows = self.plan.rows();
         self.norm_input(&mut crew, mlp.norm, (mlp.gate_up, Precision::OneTerm), None);
         let r = &mut self.registers;

@@ -53,7 +53,7 @@ enum EmbedScale {
 struct Local {
     /// Every `pattern`-th layer is global, unless the file says otherwise.
     pattern: usize,
-    /// `RoPE` base of the local layers, unless the file says otherwise.
+    /// Base of the rotation of the local layers, unless the file says otherwise.
     rope_base: f32,
 }
 

@@ -85,8 +85,8 @@ impl World {
         // A rotation by nothing.
         let (cos, sin) = (vec![1.0; self.case.d / 2], vec![0.0; self.case.d / 2]);
         let heads = Heads {
-            heads: self.case.kv_heads * self.case.group,
-            kv_heads: self.case.kv_heads,
+            query: self.case.kv_heads * self.case.group,
+            key: self.case.kv_heads,
             pairs: RopePairs::Halves,
             cos: &cos,
             sin: &sin,

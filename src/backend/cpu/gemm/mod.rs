@@ -205,7 +205,13 @@ impl Kernels {
     }
 
     /// `out[r][n] = x[r] . w[n]` (or `+=`) for all rows of `input` and all outputs of `w`.
-    pub(crate) fn gemm(&self, pool: &mut Pool, w: &Packed, input: &Input<'_>, output: Output<'_>) {
+    pub(crate) fn gemm(
+        &self,
+        pool: &mut Pool,
+        w: &Packed,
+        input: &Input<'_>,
+        output: &mut Output<'_>,
+    ) {
         let rows = input.rows;
         if rows == 0 {
             return;

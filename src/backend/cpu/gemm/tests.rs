@@ -90,7 +90,7 @@ fn product(kernels: Kernels, threads: usize, w: &Packed, x: &[f32], rows: usize)
     let stride = w.rows() + 3;
     let mut out = vec![f32::NAN; rows * stride];
     let input = Input { acts: &acts, x, x_stride: w.cols(), rows, terms: 1 };
-    kernels.gemm(&mut pool, w, &input, Output { out: &mut out, stride, add: false });
+    kernels.gemm(&mut pool, w, &input, &mut Output { out: &mut out, stride, add: false });
     for row in out.chunks(stride) {
         assert!(row[w.rows()..].iter().all(|x| x.is_nan()), "written past the last output");
     }
@@ -248,7 +248,12 @@ fn terms_and_what_was_there_are_added() {
             let mut out = vec![1.0; rows * 40];
             let input = Input { acts: &acts, x: &[], x_stride: 0, rows, terms: 2 };
             let mut pool = Pool::new(2).unwrap();
-            kernels.gemm(&mut pool, &w, &input, Output { out: &mut out, stride: 40, add: true });
+            kernels.gemm(
+                &mut pool,
+                &w,
+                &input,
+                &mut Output { out: &mut out, stride: 40, add: true },
+            );
             let expected: Vec<f32> = one.iter().map(|y| 1.0 + y + y).collect();
             assert_eq!(bits(&out), bits(&expected), "{kind:?}");
         }

@@ -34,6 +34,8 @@ fn hashes(data: &[f32], vocab: usize) -> Vec<u64> {
 
 /// How the sequence under test is computed.
 struct Way<'a> {
+    /// Tokens of the first step, and of every further one.
+    first: usize,
     chunk: usize,
     blocks: &'a [BlockId],
     /// Other sequences in every step, before and after it.
@@ -44,10 +46,12 @@ struct Way<'a> {
 fn run(model: &mut Decoder<CpuBackend>, sequence: &[u32], way: &Way<'_>) -> Vec<u64> {
     let vocab = model.spec().vocab;
     let mates: Vec<(Vec<u32>, BlockId)> = (0..MATES)
-        .map(|i| (tokens(i as u32 + 1, 1 + i % 9), (BLOCKS - 1 - i) as BlockId))
+        .map(|i| (tokens(i as u32 + 1, 1 + i % 3), (BLOCKS - 1 - i) as BlockId))
         .collect();
     let mut found = Vec::new();
-    for (i, chunk) in sequence.chunks(way.chunk).enumerate() {
+    let (first, rest) = sequence.split_at(way.first);
+    let mut start = 0;
+    for chunk in std::iter::once(first).chain(rest.chunks(way.chunk)) {
         let mut slices: Vec<Slice<'_>> = Vec::new();
         if way.mates {
             slices.extend(mates.iter().map(|(tokens, block)| Slice {
@@ -57,15 +61,11 @@ fn run(model: &mut Decoder<CpuBackend>, sequence: &[u32], way: &Way<'_>) -> Vec<
                 logits: LogitRows::None,
             }));
         }
-        let own = Slice {
-            tokens: chunk,
-            start: i * way.chunk,
-            blocks: way.blocks,
-            logits: LogitRows::All,
-        };
+        let own = Slice { tokens: chunk, start, blocks: way.blocks, logits: LogitRows::All };
         slices.insert(slices.len() / 2, own);
         let logits = model.forward(&Batch { slices: &slices }).unwrap();
         found.extend(hashes(logits.data, vocab));
+        start += chunk.len();
     }
     found
 }
@@ -84,23 +84,25 @@ fn check(file: &str, n: usize) {
     let held = n.div_ceil(BLOCK_TOKENS);
     let plain: Vec<BlockId> = (0..held as BlockId).collect();
     let shuffled: Vec<BlockId> = (0..held).map(|i| ((i * 5 + 11) % 37) as BlockId).collect();
-    let way = |chunk, blocks, mates| Way { chunk, blocks, mates };
+    let way = |first, chunk, blocks, mates| Way { first, chunk, blocks, mates };
+    // Token by token towards the end only: the way of a decoding sequence, at its price.
+    let prompt = n - n.min(24);
     let mut expected = Vec::new();
     for threads in [2, 1] {
         let mut model = open(file, Kernels::Auto, threads, limits(n + 200, BLOCKS));
         if expected.is_empty() {
-            expected = run(&mut model, &sequence, &way(n, &plain, false));
+            expected = run(&mut model, &sequence, &way(n, n, &plain, false));
             assert_eq!(expected.len(), n);
         }
-        for (chunk, blocks, mates) in [
-            (n, &shuffled, true),
-            (1, &plain, false),
-            (1, &shuffled, true),
-            (7, &shuffled, false),
-            (32, &plain, true),
-            (100, &shuffled, true),
+        for (first, chunk, blocks, mates) in [
+            (n, n, &shuffled, true),
+            (prompt, 1, &plain, false),
+            (prompt, 1, &shuffled, true),
+            (7, 7, &shuffled, false),
+            (32, 32, &plain, true),
+            (n.min(100), 100, &shuffled, true),
         ] {
-            let got = run(&mut model, &sequence, &way(chunk, blocks, mates));
+            let got = run(&mut model, &sequence, &way(first, chunk, blocks, mates));
             let first = got.iter().zip(&expected).position(|(a, b)| a != b);
             assert_eq!(first, None, "{file}: {threads} threads, chunk {chunk}, mates {mates}");
         }
@@ -130,7 +132,8 @@ fn every_tier_gives_the_same_bits() {
         let mut expected: Option<Vec<u64>> = None;
         for tier in Tier::ALL.into_iter().filter(|t| t.is_available()) {
             let mut model = open(file, kernels(tier), 2, limits(16, 1));
-            let got = run(&mut model, &sequence, &Way { chunk: 7, blocks: &[0], mates: false });
+            let got =
+                run(&mut model, &sequence, &Way { first: 7, chunk: 2, blocks: &[0], mates: false });
             assert_eq!(expected.get_or_insert_with(|| got.clone()), &got, "{file}: {tier:?}");
         }
     }
