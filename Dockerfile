@@ -11,7 +11,7 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY Cargo.toml Cargo.lock ./
-COPY benches benches
+COPY tests tests
 COPY config config
 COPY src src
 # Statically linked, so that the last stage needs no C library. `--target` keeps the flags away from build scripts.
