@@ -1,7 +1,8 @@
 # Millrace in a container: one static binary and one model on an empty image.
 #
 #   docker build -t millrace .                              with the default model inside
-#   docker build -t millrace --build-arg MODEL=none .       without a model: mount a folder at /models
+#   docker build -t millrace --build-arg MODEL=none .       without a model: mount a folder at /models, and
+#                                                           name the file in MILLRACE_MODEL
 #   docker build -t millrace --build-arg MODEL=my.gguf .    with models/my.gguf of this folder
 
 FROM rust:1-bookworm AS build

@@ -47,7 +47,7 @@ def peer_command(options, scenario):
     context = (scenario["prompt"] + scenario["new"] + 64) * scenario["clients"]
     threads = str(options.threads)
     return [options.peer, "-m", options.model, "--port", str(options.peer_port), "-t", threads, "-tb", threads, "-cb",
-            "-np", str(scenario["clients"]), "-c", str(context), "--no-webui", "--api-key", KEY]
+            "-np", str(scenario["clients"]), "-c", str(context), "--no-webui", "--api-key", KEY, *options.peer_extra.split()]
 
 
 class Server:
@@ -90,7 +90,7 @@ class Server:
 
 async def complete(port, prompt, new):
     """One streamed request; returns the arrival times of its tokens."""
-    body = json.dumps({"model": "bench", "prompt": prompt, "max_tokens": new, "temperature": 0, "ignore_eos": True, "stream": True})
+    body = json.dumps({"model": "davinci-002", "prompt": prompt, "max_tokens": new, "temperature": 0, "ignore_eos": True, "stream": True})
     head = (f"POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {KEY}\r\n"
             f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n")
     reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 20)
@@ -162,6 +162,7 @@ def main():
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--scenarios", default="decode-1,decode-4,decode-16,prefill-1000")
     parser.add_argument("--extra", default="", help="more options for millrace serve")
+    parser.add_argument("--peer-extra", default="", help="more options for llama-server; where it crashes in its AMX kernels: --no-repack")
     parser.add_argument("--json", type=pathlib.Path)
     options = parser.parse_args()
     options.peer = options.peer or peer_binary(options.cache.resolve())
@@ -180,7 +181,7 @@ def main():
         ratio = statistics.median(o[figure] / t[figure] for o, t in zip(ours, theirs))
         print(f"\n{name}: {figure} ratio {ratio:.2f}")
         for key in ours[0]:
-            if ours[0][key] is not None:
+            if all(run[key] is not None for run in ours + theirs):
                 print(f"  {key:20} millrace {spread([o[key] for o in ours]):28} llama.cpp {spread([t[key] for t in theirs])}", flush=True)
     if options.json:
         options.json.write_text(json.dumps({"processor": processor(), "threads": options.threads, "model": options.model.name, "results": results}, indent=1))

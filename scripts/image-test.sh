@@ -68,7 +68,8 @@ answer=$(curl -sS "http://127.0.0.1:$port/v1/completions" -H "Authorization: Bea
   -d '{"model": "text-davinci-002", "prompt": "Tell me a story about a robot.", "max_tokens": 30, "temperature": 0}')
 echo "$answer"
 [[ $answer == *'"finish_reason"'* ]] || fail "no answer"
-pkill -TERM -f "millrace serve" && wait "$server" || fail "did not end with exit code 0"
+# The server itself, below buildah: the one process of that name that listens on the port.
+pkill -TERM -f "^/millrace serve" && wait "$server" || fail "did not end with exit code 0"
 server=
 buildah rm "$container" >/dev/null
 echo "image-test: passed"

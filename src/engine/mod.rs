@@ -51,7 +51,9 @@ impl From<&EngineConfig> for Settings {
     fn from(config: &EngineConfig) -> Self {
         Self {
             max_num_seqs: config.max_num_seqs,
-            max_num_batched_tokens: config.max_num_batched_tokens.unwrap_or(DEFAULT_BATCHED_TOKENS),
+            max_num_batched_tokens: config
+                .max_num_batched_tokens
+                .unwrap_or(DEFAULT_BATCHED_TOKENS.max(config.max_num_seqs)),
             max_queue_requests: config.max_queue_requests,
             max_queue_tokens: config.max_queue_tokens,
             client_stall_timeout: config.client_stall_timeout,

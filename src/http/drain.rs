@@ -1,7 +1,7 @@
 //! From the first signal to the moment when the server may go.
 
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{App, Shutdown};
 use crate::engine::handle::Ended;
@@ -10,14 +10,21 @@ use crate::engine::handle::Ended;
 /// then requests that nobody answered to be answered here.
 const STOP_GRACE: Duration = Duration::from_secs(2);
 
-/// Returns when nothing is left to wait for. `Err`: the engine ended by itself.
-pub(super) async fn until_over(app: &App, shutdown: &Shutdown) -> io::Result<()> {
+/// Returns when nothing is left to wait for, with what is left of the drain time then. `Err`: the
+/// engine ended by itself.
+pub(super) async fn until_over(app: &App, shutdown: &Shutdown) -> (io::Result<()>, Duration) {
     tokio::select! {
         biased;
         () = shutdown.now.cancelled() => {}
         () = shutdown.drain.cancelled() => {}
-        ended = app.engine_ended() => return engine_is_gone(app, ended).await,
+        ended = app.engine_ended() => return (engine_is_gone(app, ended).await, Duration::ZERO),
     }
+    let began = Instant::now();
+    let outcome = drain(app, shutdown).await;
+    (outcome, app.config.shutdown_timeout.saturating_sub(began.elapsed()))
+}
+
+async fn drain(app: &App, shutdown: &Shutdown) -> io::Result<()> {
     tracing::info!("draining: no new requests");
     app.draining.cancel();
     app.requests.close();
@@ -27,7 +34,8 @@ pub(super) async fn until_over(app: &App, shutdown: &Shutdown) -> io::Result<()>
     tokio::select! {
         biased;
         () = shutdown.now.cancelled() => tracing::info!("ending at once"),
-        () = app.requests.wait() => return Ok(()),
+        ended @ Ended::Fatal(_) = app.engine_ended() => return engine_is_gone(app, ended).await,
+        () = app.requests.wait() => return engine_outcome(app, STOP_GRACE).await,
         () = tokio::time::sleep(app.config.shutdown_timeout) => {
             tracing::warn!(requests = app.requests.len(), "drain time is over");
         }
@@ -38,12 +46,21 @@ pub(super) async fn until_over(app: &App, shutdown: &Shutdown) -> io::Result<()>
     if !shutdown.now.is_cancelled() {
         tokio::select! {
             () = shutdown.now.cancelled() => {}
-            () = app.requests.wait() => return Ok(()),
+            () = app.requests.wait() => return engine_outcome(app, STOP_GRACE).await,
             () = tokio::time::sleep(STOP_GRACE) => {}
         }
     }
     abandon(app).await;
-    Ok(())
+    engine_outcome(app, Duration::ZERO).await
+}
+
+/// How the engine ended, with a little patience: it fails its requests just before it goes, so their
+/// end may be seen first. One that still works by then, for nobody, has not failed.
+async fn engine_outcome(app: &App, patience: Duration) -> io::Result<()> {
+    let Some(served) = app.model() else {
+        return Ok(());
+    };
+    tokio::time::timeout(patience, served.engine.finished()).await.map_or(Ok(()), outcome)
 }
 
 /// Answers everybody who still waits, without the engine.
@@ -59,6 +76,10 @@ async fn engine_is_gone(app: &App, ended: Ended) -> io::Result<()> {
     // The engine failed its requests before it went; this waits for those answers to go out.
     let _ = tokio::time::timeout(STOP_GRACE, app.requests.wait()).await;
     abandon(app).await;
+    outcome(ended)
+}
+
+fn outcome(ended: Ended) -> io::Result<()> {
     match ended {
         Ended::Drained => Ok(()),
         Ended::Fatal(reason) => Err(io::Error::other(format!("the engine failed: {reason}"))),

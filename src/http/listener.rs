@@ -12,7 +12,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tower::ServiceExt as _;
 
 use super::wire::{Phase, Wire};
@@ -25,21 +25,44 @@ const BUFFER_BYTES: usize = 64 << 10;
 /// must not spin, and must come back soon after some are free.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 
-/// How long connections may take to close, once nothing is running on them.
+/// How long connections may take at least to close, once nothing is running on them.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Accepts until `closing`, then closes all connections.
+/// All connections that are open. Dropping it cuts them.
+pub(super) struct Connections {
+    graceful: GracefulShutdown,
+    cut: DropGuard,
+}
+
+impl Connections {
+    /// Closes each when its answer is on the wire, and cuts whoever is not done when `time_left` (of the
+    /// drain) is over: a request counts as over when hyper has taken its last byte, and a slow client
+    /// may then still have most of an answer to read. A second signal, `now`, ends the patience.
+    pub(super) async fn close(self, time_left: Duration, now: &CancellationToken) {
+        let Self { graceful, cut } = self;
+        let patience = async {
+            tokio::time::sleep(CLOSE_TIMEOUT).await;
+            let more = tokio::time::sleep(time_left.saturating_sub(CLOSE_TIMEOUT));
+            now.run_until_cancelled(more).await;
+        };
+        tokio::select! {
+            () = graceful.shutdown() => {}
+            () = patience => {}
+        }
+        drop(cut);
+    }
+}
+
+/// Accepts until `closing`.
 pub(super) async fn accept(
     listener: TcpListener,
     router: Router,
     config: HttpConfig,
     closing: CancellationToken,
-) {
+) -> Connections {
     let graceful = GracefulShutdown::new();
     let places = Arc::new(Semaphore::new(config.max_connections));
-    // Dropped on return: whoever did not close in time is cut.
     let cut = CancellationToken::new();
-    let _cut_at_the_end = cut.clone().drop_guard();
     let next = async || {
         // A place first: at the cap, new sockets wait in the kernel's backlog.
         let place = Arc::clone(&places).acquire_owned().await.ok()?;
@@ -55,8 +78,7 @@ pub(super) async fn accept(
             drop(place);
         });
     }
-    drop(listener);
-    let _ = tokio::time::timeout(CLOSE_TIMEOUT, graceful.shutdown()).await;
+    Connections { graceful, cut: cut.drop_guard() }
 }
 
 async fn accept_one(listener: &TcpListener) -> TcpStream {

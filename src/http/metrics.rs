@@ -114,11 +114,11 @@ fn describe() {
         describe_gauge!(name, help);
     }
     for (name, help) in [
-        ("vllm:prompt_tokens_total", "Prompt tokens computed or taken from the prefix cache."),
+        ("vllm:prompt_tokens_total", "Prompt tokens computed."),
         ("vllm:generation_tokens_total", "Tokens generated."),
         ("vllm:num_preemptions_total", "Times a choice lost its KV blocks and was recomputed."),
-        ("vllm:prefix_cache_queries_total", "Prompt tokens looked up in the prefix cache."),
-        ("vllm:prefix_cache_hits_total", "Prompt tokens found in the prefix cache."),
+        ("vllm:prefix_cache_queries_total", "Always 0: there is no prefix cache yet."),
+        ("vllm:prefix_cache_hits_total", "Always 0: there is no prefix cache yet."),
         ("vllm:request_success_total", "Choices that ended, by reason; abort: requests."),
         ("millrace_steps_total", "Steps of the engine."),
         ("millrace_step_failures_total", "Steps that panicked or yielded NaN."),
@@ -151,12 +151,12 @@ fn copy_engine(served: &Served) {
     for (name, value) in gauges {
         gauge!(name, "model_name" => model.clone()).set(value);
     }
-    let prompt_tokens = stats.prompt_tokens.load(Ordering::Relaxed);
     let counters = [
-        ("vllm:prompt_tokens_total", prompt_tokens),
+        ("vllm:prompt_tokens_total", stats.prompt_tokens.load(Ordering::Relaxed)),
         ("vllm:generation_tokens_total", stats.generated_tokens.load(Ordering::Relaxed)),
         ("vllm:num_preemptions_total", stats.preemptions.load(Ordering::Relaxed)),
-        ("vllm:prefix_cache_queries_total", prompt_tokens),
+        // Nothing is looked up: there is no prefix cache yet.
+        ("vllm:prefix_cache_queries_total", 0),
         ("vllm:prefix_cache_hits_total", stats.cached_tokens.load(Ordering::Relaxed)),
         ("millrace_steps_total", stats.steps.load(Ordering::Relaxed)),
         ("millrace_step_failures_total", stats.step_failures.load(Ordering::Relaxed)),

@@ -60,9 +60,11 @@ async fn serve_router(
     let accepting = tokio::spawn(connections);
     let keys = tokio::spawn(crate::keys::watch(Arc::clone(&app.keys)));
     let upkeep = tokio::spawn(upkeep(app.prometheus.clone()));
-    let outcome = drain::until_over(&app, &shutdown).await;
+    let (outcome, time_left) = drain::until_over(&app, &shutdown).await;
     closing.cancel();
-    let _ = accepting.await;
+    if let Ok(connections) = accepting.await {
+        connections.close(time_left, &shutdown.now).await;
+    }
     keys.abort();
     upkeep.abort();
     outcome

@@ -1,5 +1,5 @@
 //! A socket with the patience of a server: a time limit on request heads and on writes that make no
-//! progress, and an end that lets the client read its answer.
+//! progress, an eye on clients that hang up, and an end that lets the client read its answer.
 //!
 //! hyper has one limit for what comes before a request, idle time included. A head that dribbles in
 //! should end sooner than a pooled connection that merely waits, hence the limit here. hyper's own
@@ -15,6 +15,8 @@ use std::time::Duration;
 use axum::body::{Body, Bytes};
 use hyper::body::{Body as _, Frame, Incoming, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::body::{Ending, Guarded};
@@ -115,10 +117,53 @@ impl Limit {
     }
 }
 
+/// A [`TcpStream`] whose state can be waited for while it is read and written.
+struct Socket {
+    read: Arc<OwnedReadHalf>,
+    write: OwnedWriteHalf,
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let stream: &TcpStream = (*self.read).as_ref();
+        loop {
+            ready!(stream.poll_read_ready(cx))?;
+            match stream.try_read(buf.initialize_unfilled()) {
+                Ok(n) => {
+                    buf.advance(n);
+                    return Poll::Ready(Ok(()));
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(e) => return Poll::Ready(Err(e)),
+            }
+        }
+    }
+}
+
+/// Waits until the client sends no more, also while bytes that it sent before lie unread. hyper takes
+/// that for a hang-up as well, but looks for it only where it has nothing left to parse.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+async fn hang_up(socket: Arc<OwnedReadHalf>) {
+    // Urgent data is not asked of the kernel, so this is over when the reading side is closed, and
+    // never before. Waiting to read would be over at once with each unread byte.
+    let _ = socket.ready(tokio::io::Interest::PRIORITY).await;
+}
+
+/// Other systems have no such state to wait for: hyper's look must do.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+async fn hang_up(_socket: Arc<OwnedReadHalf>) {
+    std::future::pending().await
+}
+
 /// The socket, as hyper sees it.
-#[derive(Debug)]
-pub(super) struct Wire<S> {
-    stream: S,
+pub(super) struct Wire {
+    stream: Socket,
+    hang_up: Pin<Box<dyn Future<Output = ()> + Send>>,
+    hung_up: bool,
     phase: Arc<Phase>,
     /// From the first byte of a head to its last; on a new connection, from its beginning.
     head: Limit,
@@ -128,12 +173,21 @@ pub(super) struct Wire<S> {
     shut: bool,
 }
 
-impl<S> Wire<S> {
-    pub(super) fn new(stream: S, phase: Arc<Phase>, head: Duration, write: Duration) -> Self {
+impl Wire {
+    pub(super) fn new(
+        stream: TcpStream,
+        phase: Arc<Phase>,
+        head: Duration,
+        write: Duration,
+    ) -> Self {
         let mut head = Limit::new(head);
         head.arm();
+        let (read, write_half) = stream.into_split();
+        let read = Arc::new(read);
         Self {
-            stream,
+            hang_up: Box::pin(hang_up(Arc::clone(&read))),
+            hung_up: false,
+            stream: Socket { read, write: write_half },
             phase,
             head,
             write: Limit::new(write),
@@ -159,7 +213,7 @@ impl<S> Wire<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
+impl AsyncRead for Wire {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -186,13 +240,13 @@ impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<S> {
+impl AsyncWrite for Wire {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        let written = Pin::new(&mut self.stream.write).poll_write(cx, bytes);
         self.after_write(cx, written)
     }
 
@@ -201,22 +255,31 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<S> {
         cx: &mut Context<'_>,
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, pieces);
+        let written = Pin::new(&mut self.stream.write).poll_write_vectored(cx, pieces);
         self.after_write(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        self.stream.write.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let this = &mut *self;
+        // hyper comes by here whenever something happens on the connection, and while a request
+        // runs, an error ends it. Before and after, hyper knows best what an end means.
+        if this.phase.busy.load(Ordering::Relaxed) {
+            this.hung_up = this.hung_up || this.hang_up.as_mut().poll(cx).is_ready();
+            if this.hung_up {
+                return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+            }
+        }
+        Pin::new(&mut this.stream.write).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         if !this.shut {
-            ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+            ready!(Pin::new(&mut this.stream.write).poll_shutdown(cx))?;
             this.shut = true;
         }
         if !this.phase.unread.load(Ordering::Relaxed) {

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use anyhow::Context as _;
 use sha2::{Digest, Sha256};
 
+use crate::backend::KvDtype;
 use crate::cli::pull::{self, BUILT_IN, Interrupt};
 use crate::cli::source::{ModelSource, resolve};
 use crate::config::{Config, LEGACY_NAMES, NamesConfig};
@@ -48,7 +49,7 @@ pub(super) fn load(config: &Config, interrupt: &Interrupt) -> anyhow::Result<Loa
         #[cfg(feature = "fake-model")]
         ModelSource::Fake(spec) => open_fake(&spec)?,
     };
-    let fingerprint = fingerprint(&opened);
+    let fingerprint = fingerprint(&opened, config.engine.kv_cache_dtype);
     let engine = engine::spawn(opened.model, engine::Settings::from(&config.engine))
         .context("cannot start the engine's thread")?;
     let names = served_names(&config.names, opened.name);
@@ -111,9 +112,10 @@ fn served_names(names: &NamesConfig, own: String) -> Vec<String> {
     std::iter::once(own).chain(LEGACY_NAMES.map(str::to_owned)).collect()
 }
 
-/// Equal for servers that answer the same request with the same bits.
-fn fingerprint(opened: &Opened) -> String {
-    let device = opened.model.device();
+/// Equal for servers that answer the same request with the same bits. (On candle the bits depend on the batch besides: its
+/// products choose their order by shape.)
+fn fingerprint(opened: &Opened, kv_dtype: KvDtype) -> String {
+    let device = format!("{} {kv_dtype:?}", opened.model.device());
     let version = env!("CARGO_PKG_VERSION");
     let mut hash = Sha256::new();
     for part in [&opened.digest, &opened.quantization, &device, version] {

@@ -62,9 +62,14 @@ impl TextStream {
 
     /// What was held back, once no token comes any more. Empty after a stop.
     pub fn finish(&mut self) -> String {
-        let whole = self.detokenizer.finish();
-        let mut text = self.pass(whole);
-        text.push_str(&std::mem::take(&mut self.held));
+        let rest = self.detokenizer.finish();
+        if self.stopped {
+            return String::new();
+        }
+        // Not searched for stops: a U+FFFD for a character whose end never came is no text of the model's, and the engine
+        // did not stop there either.
+        let mut text = std::mem::take(&mut self.held);
+        text.push_str(rest);
         text
     }
 

@@ -120,7 +120,7 @@ fn streamed_log_probabilities_are_those_of_the_whole_answer() {
     let whole = client.complete(&body).json()["choices"][0].clone();
     body["stream"] = json!(true);
     let stream = client.stream(&body);
-    assert_eq!(stream.header("content-type"), Some("text/event-stream"));
+    assert_eq!(stream.header("content-type"), Some("text/event-stream; charset=utf-8"));
     // Else a proxy in front would hold the stream back.
     assert_eq!(stream.header("x-accel-buffering"), Some("no"));
     assert_eq!(stream.header("cache-control"), Some("no-cache"));

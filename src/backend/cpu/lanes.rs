@@ -119,7 +119,8 @@ unsafe impl Lanes for Portable {
     }
     #[inline(always)]
     unsafe fn store_f16(self, p: *mut f16) {
-        let inside = self.max(Self::splat(-F16_MAX)).min(Self::splat(F16_MAX));
+        // In this order a NaN stays one: `max` and `min` answer their right side where either is NaN.
+        let inside = Self::splat(F16_MAX).min(Self::splat(-F16_MAX).max(self));
         // SAFETY: the caller's promise.
         unsafe { p.cast::<[f16; LANES]>().write_unaligned(inside.0.map(f16::from_f32)) };
     }

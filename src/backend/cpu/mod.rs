@@ -104,7 +104,7 @@ fn choose(kernels: config::Kernels) -> Result<Kernels, BackendError> {
         config::Kernels::Avx2 => Tier::Avx2,
         config::Kernels::Avx512 => Tier::Avx512,
         other => {
-            let reason = format!("{other:?} kernels are not among the CPU's tiers");
+            let reason = format!("{other:?} kernels are not built yet");
             return Err(BackendError::Device(reason.to_lowercase()));
         }
     };

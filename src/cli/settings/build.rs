@@ -118,6 +118,14 @@ fn auth(r: &mut Reader<'_>, host: IpAddr) -> AuthConfig {
         allow_unauthenticated: r.get("allow-unauthenticated", v::switch),
         i_know_this_is_open: r.get("i-know-this-is-open", v::switch),
     };
+    if auth.allow_unauthenticated && (auth.env_key_digest.is_some() || auth.api_key_file.is_some())
+    {
+        r.faults.push(
+            "allow-unauthenticated beside a key or a key file would let everybody in all the same: take \
+             one of them away"
+                .to_owned(),
+        );
+    }
     if auth.allow_unauthenticated && !host.is_loopback() && !auth.i_know_this_is_open {
         r.faults.push(format!(
             "allow-unauthenticated on {host} would let everybody in who reaches it: use keys, listen on \

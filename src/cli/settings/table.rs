@@ -143,7 +143,7 @@ pub(crate) const ALL: &[Setting] = &[
     ),
     setting("no-prefix-caching", Switch, "false").about(
         "forget computed prompts at once instead of keeping them for the next one",
-        "Keeping them costs no memory that a running sequence wants.",
+        "No prompt is kept yet, so it changes nothing in this version.",
     ),
     setting("seed", Number("N"), "auto").about(
         "makes the seeds of requests that bring none repeatable",
@@ -158,7 +158,7 @@ pub(crate) const ALL: &[Setting] = &[
         "auto: the CPU, unless this build has a device of another kind.",
     ),
     setting("kernels", Text("TIER"), "auto").about(
-        "CPU kernels: auto, avx512, avxvnni, avx2, neon, scalar or candle",
+        "CPU kernels: auto, avx512, avx2, scalar or candle (avxvnni, neon: not built yet)",
         "auto: the fastest that this processor runs. scalar and candle are for comparisons.",
     ),
     setting("shutdown-timeout-s", Number("SECONDS"), "30").about(

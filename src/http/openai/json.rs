@@ -22,6 +22,9 @@ const NODES_MAX: usize = 16_384;
 /// Most prompts in one request: the fan-out bound with n = 1.
 pub const PROMPTS_MAX: usize = 1_024;
 
+/// Most keys of the request object, known or not: all are kept, to find the one that comes twice.
+const KEYS_MAX: usize = 1_024;
+
 /// Unknown field names that are kept for the log.
 const UNKNOWN_MAX: usize = 16;
 
@@ -239,6 +242,8 @@ impl<'de> Visitor<'de> for ObjectSeed {
         while let Some(key) = map.next_key::<String>()? {
             if seen.contains(&key) {
                 map.next_value_seed(Duplicate)?;
+            } else if seen.len() == KEYS_MAX {
+                return Err(de::Error::custom(format!("more than {KEYS_MAX} fields")));
             } else if let Some(name) = find(self.0.inputs, &key) {
                 if let Some(input) = map.next_value_seed(InputSeed)? {
                     fields.inputs.insert(name, input);

@@ -4,12 +4,14 @@
 //! * [`completions`]: `/v1/completions` and its legacy forms.
 //! * [`models`], [`tokenize`]: what else a client asks of a model.
 //! * [`body`], [`json`]: from bytes to bounded fields; [`names`]: from paths to models.
+//! * [`large`]: where long texts are tokenised.
 //! * [`running`], [`sse`]: a request on its way through the engine and back.
 
 mod body;
 pub mod completions;
 pub mod error;
 pub mod json;
+mod large;
 mod models;
 mod names;
 mod running;

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::error::ApiError;
 use super::json::{Fields, Input, Known};
-use super::{body, names};
+use super::{body, large, names};
 use crate::engine::message::TokenId;
 use crate::http::{App, Served};
 use crate::text::Text;
@@ -28,8 +28,8 @@ const TOKENIZE: Known = Known {
 
 const DETOKENIZE: Known = Known { fields: &["model"], inputs: &["tokens"] };
 
-/// Texts longer than this are tokenised off the async threads.
-const INLINE_BYTES_MAX: usize = 4_096;
+/// Most ids in one request to `/detokenize`: their text may be a hundred times as long as the body.
+const IDS_MAX: usize = 1 << 20;
 
 #[derive(Debug, Serialize)]
 #[expect(clippy::struct_field_names, reason = "names of the wire format")]
@@ -74,9 +74,9 @@ pub(super) async fn tokenize(
     let (text, special, add_bos) = text_to_encode(&mut fields)?;
     let token_strs = fields.boolean("return_token_strs")?.unwrap_or(false);
     let vocabulary = served.text.clone();
-    let large = text.len() > INLINE_BYTES_MAX;
+    let length = text.len();
     let work = move || encode(&vocabulary, &text, (special, add_bos), token_strs);
-    let (tokens, token_strs) = if large { body::blocking(work).await? } else { work() };
+    let (tokens, token_strs) = at_its_place(length, work).await?;
     let count = tokens.len();
     let max_model_len = served.max_model_len;
     Ok(axum::Json(Tokens { tokens, count, max_model_len, token_strs }).into_response())
@@ -105,6 +105,14 @@ fn text_to_encode(fields: &mut Fields) -> Result<(String, bool, bool), ApiError>
     }
 }
 
+/// Runs work on an input of that length, in bytes or tokens.
+async fn at_its_place<T: Send + 'static>(
+    length: usize,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, ApiError> {
+    if length > large::INLINE_MAX { large::run(work).await } else { Ok(work()) }
+}
+
 fn encode(
     vocabulary: &Text,
     text: &str,
@@ -124,6 +132,14 @@ pub(super) async fn detokenize(
     let served = app.served()?;
     let mut fields = body::fields(request, DETOKENIZE).await?;
     check_model(&fields, served)?;
+    let ids = ids_to_decode(&mut fields, served.text.vocab())?;
+    let vocabulary = served.text.clone();
+    let length = ids.len();
+    let prompt = at_its_place(length, move || vocabulary.decode(&ids, false)).await?;
+    Ok(axum::Json(Prompt { prompt }).into_response())
+}
+
+fn ids_to_decode(fields: &mut Fields, vocab: usize) -> Result<Vec<TokenId>, ApiError> {
     let ids = match fields.take_input("tokens") {
         Some(Input::Ids(ids)) => ids,
         Some(_) => {
@@ -134,17 +150,16 @@ pub(super) async fn detokenize(
             return Err(ApiError::invalid("A list of tokens is required - 'tokens'", "tokens"));
         }
     };
-    let vocab = served.text.vocab();
+    if ids.len() > IDS_MAX {
+        let message = format!("{} tokens are over the maximum of {IDS_MAX} - 'tokens'", ids.len());
+        return Err(ApiError::invalid(message, "tokens"));
+    }
     if let Some(id) = ids.iter().find(|&&id| id as usize >= vocab) {
         let message =
             format!("{id} is not a token of the vocabulary: ids are below {vocab} - 'tokens'");
         return Err(ApiError::invalid(message, "tokens"));
     }
-    let vocabulary = served.text.clone();
-    let large = ids.len() > INLINE_BYTES_MAX;
-    let work = move || vocabulary.decode(&ids, false);
-    let prompt = if large { body::blocking(work).await? } else { work() };
-    Ok(axum::Json(Prompt { prompt }).into_response())
+    Ok(ids)
 }
 
 /// `GET /tokenizer_info`: what evaluation harnesses ask for before they tokenise by `/tokenize`.
@@ -169,5 +184,28 @@ fn check_model(fields: &Fields, served: &Served) -> Result<(), ApiError> {
     match fields.text("model")? {
         None => Ok(()),
         Some(model) => names::find(&served.names, model, Some("model")).map(|_| ()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::openai::json::parse;
+
+    #[test]
+    fn ids_to_decode_are_bounded_in_number_and_by_the_vocabulary() {
+        let ids = |n: usize, last: &str| {
+            let body = format!(r#"{{"tokens": [{}{last}]}}"#, "1,".repeat(n - 1));
+            ids_to_decode(&mut parse(body.as_bytes(), DETOKENIZE).unwrap(), 9)
+        };
+        assert_eq!(ids(IDS_MAX, "8").unwrap().len(), IDS_MAX);
+        for (n, last, part) in [
+            (IDS_MAX + 1, "8", "1048577 tokens are over the maximum of 1048576"),
+            (2, "9", "below 9"),
+        ] {
+            let error = ids(n, last).unwrap_err();
+            assert_eq!((error.status().as_u16(), error.param()), (400, Some("tokens")));
+            assert!(error.message().contains(part), "{}", error.message());
+        }
     }
 }

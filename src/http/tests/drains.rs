@@ -153,6 +153,44 @@ mod with_model {
     }
 
     #[tokio::test]
+    async fn a_slow_client_has_the_drain_time_to_read_its_answer() {
+        // Far more than the sockets' buffers.
+        const BYTES: usize = 16 << 20;
+        let server = start_ready(HttpConfig { max_body_bytes: 2 * BYTES, ..config() }).await;
+        let mut client = Client::connect(server.addr).await;
+        client.send(with_key("POST /v1/echo", "", &"x".repeat(BYTES))).await;
+        let begin = client.read_until("\r\n\r\n").await;
+        server.shutdown.drain.cancel();
+        // Longer than connections get that owe nobody anything.
+        tokio::time::sleep(Duration::from_millis(2500)).await;
+        assert!(!server.task.is_finished());
+        let answer = begin + &client.read_to_end().await;
+        let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert_eq!(body.len(), BYTES);
+        server.task.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_engine_that_cannot_go_on_in_a_drain_is_an_error_too() {
+        // The first step leaves the time to submit and to drain.
+        let faults = "fake:step_ms=100,fault=panic@2,fault=panic@3,fault=panic@4";
+        for with_request in [false, true] {
+            let server = start_with_model(config(), faults).await;
+            let client = if with_request { Some(held(&server, "/v1/plain").await) } else { None };
+            // One step at least, and three more, of four each.
+            let mut answers: Vec<_> = (0..13).map(|_| submit(&server)).collect();
+            server.shutdown.drain.cancel();
+            for answer in &mut answers {
+                while answer.recv().await.is_some() {}
+            }
+            server.hold.go.add_permits(1);
+            let error = server.task.await.unwrap().unwrap_err();
+            assert!(error.to_string().starts_with("the engine failed: "), "{error}");
+            drop(client);
+        }
+    }
+
+    #[tokio::test]
     async fn an_engine_that_cannot_go_on_ends_the_server_with_an_error() {
         let faults = "fake:fault=panic@1,fault=panic@2,fault=panic@3";
         let server = start_with_model(config(), faults).await;

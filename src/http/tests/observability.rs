@@ -126,6 +126,7 @@ mod with_model {
             assert!(text.contains(&format!("# TYPE {name} {kind}")), "{name} in {text}");
             assert!(text.contains(&format!("{name}{{model_name=\"fake\"")), "{name} in {text}");
         }
+        assert!(text.contains("vllm:prefix_cache_queries_total{model_name=\"fake\"} 0"), "{text}");
         assert!(text.contains("block_size=\"32\"") && text.contains("finished_reason=\"abort\""));
     }
 }

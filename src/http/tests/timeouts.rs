@@ -150,4 +150,31 @@ mod with_model {
             server.hold.wait_for("dropped").await;
         }
     }
+
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    #[tokio::test]
+    async fn a_hang_up_behind_unread_bytes_is_one_too() {
+        let server = start_ready(config()).await;
+        let next = with_key("POST /v1/echo", "", "");
+        for (path, unread) in [
+            ("/v1/plain", "\r\n"),
+            ("/v1/held", "\r\n"),
+            ("/v1/plain", next.as_str()),
+            ("/v1/held", next.as_str()),
+        ] {
+            let mut client = Client::connect(server.addr).await;
+            let request = format!(
+                "POST {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEY}\r\n\
+                 Content-Length: 0\r\n\r\n{unread}"
+            );
+            client.send(request).await;
+            server.hold.wait_for("began").await;
+            // More that nobody reads: neither is this a hang-up, nor does it hide one.
+            client.send("\r\n").await;
+            tokio::time::sleep(SOON).await;
+            assert!(server.hold.told.lock().await.try_recv().is_err(), "{path} goes on");
+            drop(client);
+            server.hold.wait_for("dropped").await;
+        }
+    }
 }

@@ -57,7 +57,8 @@ unsafe impl Lanes for Avx2 {
     }
     #[inline(always)]
     unsafe fn store_f16(self, p: *mut f16) {
-        let inside = self.max(Self::splat(-F16_MAX)).min(Self::splat(F16_MAX));
+        // In this order a NaN stays one: `max` and `min` answer their right side where either is NaN.
+        let inside = Self::splat(F16_MAX).min(Self::splat(-F16_MAX).max(self));
         let p = p.cast::<__m128i>();
         // SAFETY: the caller's promise.
         unsafe {

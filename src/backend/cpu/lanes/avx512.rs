@@ -47,7 +47,8 @@ unsafe impl Lanes for Avx512 {
     }
     #[inline(always)]
     unsafe fn store_f16(self, p: *mut f16) {
-        let inside = self.max(Self::splat(-F16_MAX)).min(Self::splat(F16_MAX));
+        // In this order a NaN stays one: `max` and `min` answer their right side where either is NaN.
+        let inside = Self::splat(F16_MAX).min(Self::splat(-F16_MAX).max(self));
         // SAFETY: the caller's promise.
         unsafe {
             let halves = _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(inside.0);

@@ -1,22 +1,13 @@
 //! From a checked request to what the engine takes: prompts as tokens, a seed, one choice a sample.
 
 use std::sync::Arc;
-use std::sync::LazyLock;
-
-use tokio::sync::Semaphore;
 
 use super::assemble::{ChoiceState, Echo, Rules};
 use super::validate::{Checked, DEFAULT_MAX_TOKENS, Prompts};
 use crate::engine::message::{Choice, TokenId};
-use crate::http::openai::body;
 use crate::http::openai::error::{ApiError, ContextLength};
+use crate::http::openai::{body, large};
 use crate::text::{ChatMessage, ChatOptions, StopSet, TemplateError, Text};
-
-/// Prompts of more bytes than this are tokenised off the async threads.
-const INLINE_BYTES_MAX: usize = 4_096;
-
-/// Large tokenisations at one time: more would take the cores from the engine.
-static LARGE: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(1));
 
 /// What conversion needs to know of the server.
 #[derive(Debug, Clone)]
@@ -46,30 +37,49 @@ struct Tokens {
     added_bos: bool,
 }
 
+/// Where a conversion runs, so that the async threads, which serve everybody, stay free.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Here,
+    Aside,
+    /// Aside, when its turn comes.
+    InLine,
+}
+
 /// Tokenises, checks against the context, and deals out seeds and samples.
 pub(super) async fn prepare(
     checked: Checked,
     setting: Setting,
     seed: u64,
 ) -> Result<Prepared, ApiError> {
-    let bytes = match &checked.prompts {
-        Prompts::Absent => 0,
-        Prompts::Texts(texts) => texts.iter().map(String::len).sum(),
-        Prompts::Ids(lists) => lists.iter().map(|ids| size_of_val(&ids[..])).sum(),
-    };
+    let place = place(&checked, &setting);
     let work = move || {
         let prompts = tokenise(&checked, &setting)?;
         assemble(&checked, &setting, &prompts, seed)
     };
-    if bytes <= INLINE_BYTES_MAX {
-        return work();
+    match place {
+        Place::Here => work(),
+        Place::Aside => body::blocking(work).await?,
+        Place::InLine => large::run(work).await?,
     }
-    let permit = LARGE.acquire().await.map_err(|_| ApiError::Internal)?;
-    body::blocking(move || {
-        let _permit = permit;
-        work()
-    })
-    .await?
+}
+
+fn place(checked: &Checked, setting: &Setting) -> Place {
+    let (bytes, renders): (usize, _) = match &checked.prompts {
+        Prompts::Absent => (0, false),
+        Prompts::Texts(texts) => (texts.iter().map(String::len).sum(), renders(checked, setting)),
+        Prompts::Ids(lists) => (lists.iter().map(|ids| size_of_val(&ids[..])).sum(), false),
+    };
+    let several = checked.prompts.count() > 1;
+    // A rendering takes a thread of its own, and may write far more than the prompt: many are large
+    // work however short the prompts.
+    if bytes > large::INLINE_MAX || (renders && several) {
+        Place::InLine
+    } else if renders || several {
+        Place::Aside
+    } else {
+        Place::Here
+    }
 }
 
 fn tokenise(checked: &Checked, setting: &Setting) -> Result<Vec<Tokens>, ApiError> {
@@ -102,14 +112,19 @@ fn raw(prompt: &str, checked: &Checked, text: &Text) -> Tokens {
     Tokens { ids: text.encode(prompt, true, add_bos).into(), added_bos: add_bos }
 }
 
-/// The prompt as one user turn, where the name that was asked for is an instruction-following
-/// model's. An echo must give back what was sent, so it stays raw.
+/// Whether text prompts become a user turn each: the name that was asked for is an
+/// instruction-following model's. An echo must give back what was sent, so it stays raw.
+fn renders(checked: &Checked, setting: &Setting) -> bool {
+    setting.instruct && !checked.echo && setting.text.chat_template().is_some()
+}
+
+/// The prompt as one user turn, where it [`renders`].
 fn rendered(
     prompt: &str,
     checked: &Checked,
     setting: &Setting,
 ) -> Result<Option<String>, ApiError> {
-    if !setting.instruct || checked.echo || setting.text.chat_template().is_none() {
+    if !renders(checked, setting) {
         return Ok(None);
     }
     let turn = [ChatMessage::new("user", prompt)];

@@ -127,8 +127,9 @@ fn head(served: &Served, model: &str) -> Result<Head, ApiError> {
     })
 }
 
-/// A seed that every JSON parser can send back without loss. With a seed of the server's own, the
-/// n-th request since its start gets the n-th seed.
+/// A seed that every JSON parser can send back without loss. With a seed of the server's own, it is
+/// drawn by the next of the engine's ids, which submissions take as well: the same requests, one after
+/// another from the start, get the same seeds, but the n-th request need not get the n-th.
 fn draw_seed(served: &Served) -> Result<u64, ApiError> {
     let bits = match served.server_seed {
         Some(seed) => mix(seed, served.engine.next_id().0),

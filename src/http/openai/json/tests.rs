@@ -66,6 +66,11 @@ fn depth_and_breadth_are_bounded() {
     assert_eq!(ok(&skipped).unknown, ["x"]);
     let wide = format!(r#"{{"map": [{}1]}}"#, "1,".repeat(NODES_MAX));
     assert_eq!(message(wide.as_bytes()).1.as_deref(), Some("map"));
+    let keys =
+        |n| format!("{{{}}}", (0..n).map(|i| format!(r#""{i}": 0"#)).collect::<Vec<_>>().join(","));
+    ok(&keys(KEYS_MAX));
+    let (many, param) = message(keys(KEYS_MAX + 1).as_bytes());
+    assert!(many.starts_with("more than 1024 fields") && param.is_none(), "{many}");
     let prompts = format!(r#"{{"prompt": [{}"a"]}}"#, r#""a","#.repeat(PROMPTS_MAX));
     assert_eq!(message(prompts.as_bytes()).1.as_deref(), Some("prompt"));
 }

@@ -56,10 +56,28 @@ async fn the_context_bounds_prompt_and_completion_together() {
 
 #[tokio::test]
 async fn a_large_prompt_is_refused_and_taken_like_a_small_one() {
-    let body = format!(r#"{{"prompt": "{}", "max_tokens": 1}}"#, "a".repeat(5 * INLINE_BYTES_MAX));
-    assert_eq!(prepared(&body, 1 << 20).await.unwrap().prompt_tokens, 5 * INLINE_BYTES_MAX);
+    let length = 5 * large::INLINE_MAX;
+    let body = format!(r#"{{"prompt": "{}", "max_tokens": 1}}"#, "a".repeat(length));
+    assert_eq!(prepared(&body, 1 << 20).await.unwrap().prompt_tokens, length);
     let error = prepared(&body, 1000).await.unwrap_err();
     assert_eq!(error.code(), Some("context_length_exceeded"));
+}
+
+#[test]
+fn only_one_short_prompt_that_needs_no_rendering_is_converted_here() {
+    let at = |body: &str, instruct| place(&checked(body), &Setting { instruct, ..setting(100) });
+    let long = format!(r#"{{"prompt": "{}"}}"#, "a".repeat(large::INLINE_MAX + 1));
+    for (body, raw, instruct) in [
+        ("{}", Place::Here, Place::Here),
+        (r#"{"prompt": "hi"}"#, Place::Here, Place::Aside),
+        (r#"{"prompt": "hi", "echo": true}"#, Place::Here, Place::Here),
+        (r#"{"prompt": [5, 6]}"#, Place::Here, Place::Here),
+        (r#"{"prompt": [[5], [6]]}"#, Place::Aside, Place::Aside),
+        (r#"{"prompt": ["a", "b"]}"#, Place::Aside, Place::InLine),
+        (&long, Place::InLine, Place::InLine),
+    ] {
+        assert_eq!((at(body, false), at(body, true)), (raw, instruct), "{body:.40}");
+    }
 }
 
 #[tokio::test]
