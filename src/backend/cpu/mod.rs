@@ -3,9 +3,8 @@
 // Intrinsics are what this module is for. Their generic wrappers must vanish into functions compiled with the features that
 // they need, and unaligned loads take pointers of any type.
 #![allow(unsafe_code, clippy::inline_always, clippy::cast_ptr_alignment)]
-// Views of memory are passed by value, like the borrows that they stand for; kernels are called through pointers whose types
-// are long because they say what a kernel reads and writes.
-#![allow(clippy::needless_pass_by_value, clippy::type_complexity)]
+// Views of memory are passed by value, like the borrows that they stand for.
+#![allow(clippy::needless_pass_by_value)]
 
 pub(crate) mod act;
 mod attention;

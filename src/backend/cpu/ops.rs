@@ -44,10 +44,6 @@ pub(super) struct KvOps<E: 'static> {
 }
 
 /// How a row of q, k and v is finished.
-#[expect(
-    clippy::struct_field_names,
-    reason = "`heads` and `kv_heads` are what everybody calls them"
-)]
 pub(super) struct Heads<'a> {
     pub(super) query: usize,
     pub(super) key: usize,

@@ -102,7 +102,6 @@ impl Pool {
 
 impl Shared {
     fn open(&self, units: usize, work: &Work<'_>) {
-        #[expect(clippy::transmute_ptr_to_ptr, reason = "a cast cannot lengthen the lifetime")]
         // SAFETY: only the lifetime changes; `run` does not return before everybody who can see the pointer has left.
         #[expect(clippy::transmute_ptr_to_ptr, reason = "a cast cannot lengthen a lifetime")]
         let work: *const Work<'static> = unsafe { std::mem::transmute(std::ptr::from_ref(work)) };
