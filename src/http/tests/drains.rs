@@ -154,19 +154,18 @@ mod with_model {
 
     #[tokio::test]
     async fn a_slow_client_has_the_drain_time_to_read_its_answer() {
-        // Far more than the sockets' buffers.
-        const BYTES: usize = 16 << 20;
-        let server = start_ready(HttpConfig { max_body_bytes: 2 * BYTES, ..config() }).await;
-        let mut client = Client::connect(server.addr).await;
-        client.send(with_key("POST /v1/echo", "", &"x".repeat(BYTES))).await;
+        let shutdown_timeout = Duration::from_secs(60);
+        let mut server = start_ready(HttpConfig { shutdown_timeout, ..config() }).await;
+        let mut client = Client::connect_with_small_buffer(server.addr).await;
+        client.send(with_key("POST /v1/large", "", "")).await;
         let begin = client.read_until("\r\n\r\n").await;
         server.shutdown.drain.cancel();
         // Longer than connections get that owe nobody anything.
-        tokio::time::sleep(Duration::from_millis(2500)).await;
-        assert!(!server.task.is_finished());
+        let ended = tokio::time::timeout(Duration::from_millis(2500), &mut server.task).await;
+        assert!(ended.is_err(), "the server went before the answer was out");
         let answer = begin + &client.read_to_end().await;
         let (_, body) = answer.split_once("\r\n\r\n").unwrap();
-        assert_eq!(body.len(), BYTES);
+        assert_eq!(body.len(), LARGE_BYTES);
         server.task.await.unwrap().unwrap();
     }
 

@@ -22,6 +22,9 @@ use crate::keys::{self, KeyStore};
 
 pub(super) const KEY: &str = "sk-test-canary-5Jq0";
 
+/// What `/v1/large` answers: far more than the sockets' buffers take.
+pub(super) const LARGE_BYTES: usize = 16 << 20;
+
 /// Nothing in a test waits longer than this for a thing that must happen.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -154,6 +157,7 @@ fn test_routes(hold: &Arc<Hold>) -> Router<Arc<App>> {
         .route("/v1/plain", post(move || held_plain(plain)))
         .route("/v1/endless", get(async move || endless_stream(&endless)))
         .route("/v1/echo", post(|body: Bytes| async { body }))
+        .route("/v1/large", post(|| async { "x".repeat(LARGE_BYTES) }))
         .route("/v1/panic", get(|| async { panics() }))
 }
 
@@ -198,6 +202,13 @@ pub(super) struct Client(TcpStream);
 impl Client {
     pub(super) async fn connect(addr: SocketAddr) -> Self {
         Self(TcpStream::connect(addr).await.unwrap())
+    }
+
+    /// One for which the kernel takes in little more than it reads.
+    pub(super) async fn connect_with_small_buffer(addr: SocketAddr) -> Self {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(64 << 10).unwrap();
+        Self(socket.connect(addr).await.unwrap())
     }
 
     pub(super) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
