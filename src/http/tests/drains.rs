@@ -154,7 +154,7 @@ mod with_model {
 
     #[tokio::test]
     async fn a_slow_client_has_the_drain_time_to_read_its_answer() {
-        let shutdown_timeout = Duration::from_secs(60);
+        let shutdown_timeout = Duration::from_mins(1);
         let mut server = start_ready(HttpConfig { shutdown_timeout, ..config() }).await;
         let mut client = Client::connect_with_small_buffer(server.addr).await;
         client.send(with_key("POST /v1/large", "", "")).await;
