@@ -90,7 +90,7 @@ pub struct EngineConfig {
     /// Longest sequence; `None`: what the model was trained for, or what the KV cache holds.
     pub max_model_len: Option<usize>,
     pub max_num_seqs: usize,
-    /// Token budget of a step; `None`: 256.
+    /// Token budget of a step; `None`: by its time, see `engine::Settings`.
     pub max_num_batched_tokens: Option<usize>,
     pub max_queue_requests: usize,
     pub max_queue_tokens: usize,

@@ -56,7 +56,8 @@ impl Engine {
         let spec = model.spec().clone();
         let limits = Limits {
             sequences: settings.max_num_seqs,
-            tokens: settings.max_num_batched_tokens.min(spec.max_rows),
+            tokens: settings.max_num_batched_tokens.unwrap_or(usize::MAX).min(spec.max_rows),
+            by_time: settings.max_num_batched_tokens.is_none(),
             logit_rows: spec.max_logit_rows,
         };
         shared.stats.kv_blocks_total.store(spec.kv_blocks, Ordering::Relaxed);
@@ -100,10 +101,10 @@ impl Engine {
         let progress = if plan.is_empty() {
             self.rest()
         } else {
-            self.begin(&plan);
+            let began = self.begin(&plan);
             count(&self.shared.stats.steps, 1);
             match self.compute(&plan) {
-                Ok(()) => self.tell(&plan),
+                Ok(()) => self.tell(&plan, began),
                 Err(reason) => self.fail_step(&plan, &reason),
             }
         };
@@ -173,7 +174,8 @@ impl Engine {
         if self.draining { Progress::Ended(Ended::Drained) } else { Progress::Idle }
     }
 
-    fn begin(&mut self, plan: &[Work]) {
+    /// Starts the clocks of those who have their first part in a step, and tells the time.
+    fn begin(&mut self, plan: &[Work]) -> Duration {
         let now = self.shared.clock.now();
         for work in plan {
             if let Some(request) = self.requests.0.get_mut(&work.request)
@@ -182,6 +184,7 @@ impl Engine {
                 count(&self.shared.stats.prompt_tokens, request.prompt_tokens);
             }
         }
+        now
     }
 
     /// Runs the model and reads its logits. A panic in there is an error like any other.
@@ -205,9 +208,10 @@ impl Engine {
 
     /// Moves the sequences on and sends what the step yielded. What is not finite is an error of the
     /// sequences that it belongs to.
-    fn tell(&mut self, plan: &[Work]) -> Progress {
+    fn tell(&mut self, plan: &[Work], began: Duration) -> Progress {
         self.failed_steps = 0;
         let now = self.shared.clock.now();
+        self.scheduler.learn(plan, now.saturating_sub(began));
         let mut outcomes = std::mem::take(&mut self.outcomes);
         let mut bad = 0;
         for (work, outcome) in plan.iter().zip(outcomes.drain(..)) {

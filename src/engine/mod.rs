@@ -29,16 +29,13 @@ use crate::model::Model;
 /// last step of a prompt can yield three events at once.
 pub const MIN_EVENT_CAPACITY: usize = 4;
 
-/// Tokens a step may hold when nobody said otherwise.
-const DEFAULT_BATCHED_TOKENS: usize = 256;
-
 /// What the engine keeps to, beside the limits of its model.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
     /// Sequences that hold KV blocks at one time.
     pub max_num_seqs: usize,
-    /// Tokens a step may hold.
-    pub max_num_batched_tokens: usize,
+    /// Tokens a step may hold; `None`: what the model can, and less while somebody waits for it.
+    pub max_num_batched_tokens: Option<usize>,
     /// Requests, whatever their fan-out, that may wait for their first step.
     pub max_queue_requests: usize,
     /// Prompt tokens that may wait for their first step.
@@ -51,9 +48,7 @@ impl From<&EngineConfig> for Settings {
     fn from(config: &EngineConfig) -> Self {
         Self {
             max_num_seqs: config.max_num_seqs,
-            max_num_batched_tokens: config
-                .max_num_batched_tokens
-                .unwrap_or(DEFAULT_BATCHED_TOKENS.max(config.max_num_seqs)),
+            max_num_batched_tokens: config.max_num_batched_tokens,
             max_queue_requests: config.max_queue_requests,
             max_queue_tokens: config.max_queue_tokens,
             client_stall_timeout: config.client_stall_timeout,

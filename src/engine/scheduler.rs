@@ -2,9 +2,15 @@
 //!
 //! There is no phase of prompts and phase of answers: every sequence has tokens that the model has
 //! not seen, and each step hands out one budget of tokens. Sequences with one token to go come first
-//! (those that answer), prompts take chunks of the rest in order of arrival.
+//! (those that answer), prompts take chunks of the rest, as many as [`budget`] says they wait for:
+//! the first in line at most half, then the shortest.
+
+mod budget;
 
 use std::collections::VecDeque;
+use std::time::Duration;
+
+use budget::{Load, StepCost};
 
 use super::block_manager::BlockManager;
 use super::message::RequestId;
@@ -32,6 +38,8 @@ pub(super) trait Room {
 pub(super) struct Limits {
     pub(super) sequences: usize,
     pub(super) tokens: usize,
+    /// Prompts take less than `tokens` while somebody waits for his next token.
+    pub(super) by_time: bool,
     pub(super) logit_rows: usize,
 }
 
@@ -53,6 +61,7 @@ pub(super) struct Scheduler {
     running: Vec<Sequence>,
     blocks: BlockManager,
     limits: Limits,
+    cost: StepCost,
     /// Shares handed out since the start.
     turns: u64,
     preemptions: u64,
@@ -67,12 +76,14 @@ impl Scheduler {
             sequences: limits.sequences.max(1),
             tokens: limits.tokens.max(1),
             logit_rows: limits.logit_rows.max(1),
+            ..limits
         };
         Self {
             waiting: VecDeque::new(),
             running: Vec::new(),
             blocks: BlockManager::new(kv_blocks),
             limits,
+            cost: StepCost::new(),
             turns: 0,
             preemptions: 0,
             plan: Vec::new(),
@@ -135,45 +146,70 @@ impl Scheduler {
     /// Hands out the step's tokens and rows of logits. When those that answer would take all of
     /// them, everybody takes turns: who waited longest goes first.
     fn share_out(&mut self, room: &mut impl Room) {
-        let Limits { tokens: budget, logit_rows, .. } = self.limits;
-        let answering = self.running.iter().filter(|s| s.pending() == 1).count();
+        let Limits { tokens: budget, logit_rows, by_time, .. } = self.limits;
+        let (mut answering, mut load) = (0, Load::default());
+        for s in self.running.iter().filter(|s| s.pending() == 1) {
+            answering += 1;
+            load.add(Load::of(s.computed, 1));
+        }
         let scarce = answering >= budget.min(logit_rows);
         self.put_in_order(scarce);
 
         let (mut tokens, mut rows) = (budget, logit_rows);
         let mut prompts = self.running.iter().map(Sequence::pending).filter(|&n| n > 1).sum();
+        let load = if by_time { load } else { Load::default() };
+        let wait = self.running.len() - answering + self.waiting.len();
+        let mut allowance = self.cost.allowance(load, wait);
+        let mut is_first = true;
         self.plan.clear();
         for &at in &self.order {
             let sequence = &mut self.running[at];
-            let pending = sequence.pending();
+            let Sequence { arrival, request, computed: start, .. } = *sequence;
+            let is_prompt = sequence.pending() > 1;
             let mut most = tokens;
-            if pending > 1 {
-                prompts -= pending;
-                most = if answering >= budget { 1 } else { prompt_share(tokens, budget, prompts) };
+            if is_prompt {
+                prompts -= sequence.pending();
+                most = most.min(if answering >= budget { 1 } else { allowance.tokens(start) });
+                if std::mem::take(&mut is_first) {
+                    most = prompt_share(most, prompts);
+                }
             }
-            let Some(chunk) = sequence.next_chunk(most.min(tokens), rows) else { continue };
-            sequence.paused = room.left(sequence.request) < chunk.events;
+            let Some(chunk) = sequence.next_chunk(most, rows) else { continue };
+            sequence.paused = room.left(request) < chunk.events;
             if sequence.paused {
                 continue;
             }
-            room.take(sequence.request, chunk.events);
+            room.take(request, chunk.events);
             self.turns += 1;
             sequence.last_turn = self.turns;
             tokens -= chunk.tokens;
             rows -= chunk.logit_rows();
-            let Sequence { arrival, request, computed: start, .. } = *sequence;
+            if is_prompt {
+                allowance.take(start, chunk.tokens);
+            }
             self.plan.push(Work { arrival, request, start, chunk });
         }
     }
 
+    /// Those that answer, then the prompt that is first in line, then the shortest.
     fn put_in_order(&mut self, scarce: bool) {
         self.order.clear();
         self.order.extend(0..self.running.len());
         let running = &self.running;
+        let first = running.iter().filter(|s| s.pending() > 1).map(|s| s.arrival).min();
         self.order.sort_unstable_by_key(|&at| {
             let s = &running[at];
-            if scarce || s.pending() == 1 { (false, s.last_turn) } else { (true, s.arrival) }
+            let answers = s.pending() == 1;
+            let left = if answers || Some(s.arrival) == first { 0 } else { s.pending() };
+            if scarce || answers { (0, s.last_turn) } else { (left + 1, s.arrival) }
         });
+    }
+
+    /// Takes in how long the step of `plan` took.
+    pub(super) fn learn(&mut self, plan: &[Work], took: Duration) {
+        let mut load = Load::default();
+        plan.iter().for_each(|work| load.add(Load::of(work.start, work.chunk.tokens)));
+        self.cost.learn(load, took.as_secs_f64() * 1e3);
     }
 
     /// Gives each sequence of the plan the blocks of its tokens, the oldest first, by preempting the
@@ -299,10 +335,10 @@ impl Scheduler {
     }
 }
 
-/// What one prompt may take of the `tokens` left in a step of `budget`, while the prompts behind it
-/// want `others`: not more than half of a step, unless they leave more.
-fn prompt_share(tokens: usize, budget: usize, others: usize) -> usize {
-    tokens.saturating_sub(others).max(budget.div_ceil(2))
+/// What the first prompt in line may take of the `tokens` left in a step, while the prompts behind it
+/// want `others`: not more than half, unless they leave more.
+fn prompt_share(tokens: usize, others: usize) -> usize {
+    tokens.saturating_sub(others).max(tokens.div_ceil(2))
 }
 
 const _: () = assert!(EVENTS_A_STEP < super::MIN_EVENT_CAPACITY);

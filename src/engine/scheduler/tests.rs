@@ -30,7 +30,7 @@ impl Room for Channels {
 }
 
 fn limits(sequences: usize, tokens: usize, logit_rows: usize) -> Limits {
-    Limits { sequences, tokens, logit_rows }
+    Limits { sequences, tokens, by_time: true, logit_rows }
 }
 
 /// A scheduler and the rest of an engine that generates token 1 for everybody.
@@ -61,7 +61,12 @@ impl Bench {
     /// One step: (sequence, tokens) in order of arrival.
     fn step(&mut self) -> Vec<(u64, usize)> {
         let plan = self.scheduler.schedule(&mut self.channels).to_vec();
-        for work in &plan {
+        self.compute(&plan);
+        plan.iter().map(|w| (w.arrival, w.chunk.tokens)).collect()
+    }
+
+    fn compute(&mut self, plan: &[Work]) {
+        for work in plan {
             let sequence = self.scheduler.get_mut(work.arrival).unwrap();
             assert_eq!(sequence.computed, work.start);
             assert!(blocks_needed(work.start + work.chunk.tokens) <= sequence.blocks.len());
@@ -78,7 +83,6 @@ impl Bench {
             }
         }
         self.scheduler.check_integrity().unwrap();
-        plan.iter().map(|w| (w.arrival, w.chunk.tokens)).collect()
     }
 
     fn is_done(&self) -> bool {
@@ -97,7 +101,50 @@ fn decodes_come_first_and_prompts_share_the_rest() {
     assert_eq!(bench.step(), [(a, 1), (b, 43), (c, 20)], "a short prompt is not held up");
     assert_eq!(bench.step(), [(a, 1), (b, 62), (c, 1)]);
     let d = bench.add(1000, 50);
-    assert_eq!(bench.step(), [(a, 1), (b, 32), (c, 1), (d, 30)], "half a step while others wait");
+    assert_eq!(bench.step(), [(a, 1), (b, 31), (c, 1), (d, 31)], "half a step while others wait");
+}
+
+#[test]
+fn a_short_prompt_overtakes_all_but_the_first() {
+    let mut bench = Bench::new(limits(8, 64, 64), 400);
+    let (a, b, c) = (bench.add(1000, 9), bench.add(1000, 9), bench.add(1000, 9));
+    assert_eq!(bench.step(), [(a, 32), (b, 32)]);
+    let d = bench.add(20, 9);
+    assert_eq!(bench.step(), [(a, 32), (b, 12), (d, 20)], "the short one is read at once");
+    let mut steps = 2;
+    while bench.scheduler.get(c).is_some_and(|s| s.generated().is_empty()) {
+        bench.step();
+        steps += 1;
+    }
+    assert!(steps < 55, "{steps}: nothing of a step is left over");
+}
+
+#[test]
+fn a_step_that_somebody_waits_for_holds_less_of_a_prompt() {
+    let mut bench = Bench::new(limits(8, 256, 64), 400);
+    let answering = bench.add(10, 1000);
+    // Whatever is in a step, it takes 4 ms and half a millisecond a token.
+    let step = |bench: &mut Bench| {
+        let plan = bench.scheduler.schedule(&mut bench.channels).to_vec();
+        let tokens: usize = plan.iter().map(|work| work.chunk.tokens).sum();
+        bench.scheduler.learn(&plan, Duration::from_micros(4000 + 500 * tokens as u64));
+        bench.compute(&plan);
+        plan.iter().map(|w| (w.arrival, w.chunk.tokens)).collect::<Vec<_>>()
+    };
+    for _ in 0..50 {
+        step(&mut bench);
+    }
+    let long = bench.add(4000, 9);
+    let mut most = 0;
+    while bench.scheduler.get(long).is_none_or(|s| s.computed < 3000) {
+        let plan = step(&mut bench);
+        assert_eq!(plan[0], (answering, 1));
+        assert!(plan[1].1 >= 4);
+        most = most.max(plan[1].1);
+    }
+    assert!((8..=20).contains(&most), "{most} tokens: 2.3 times the step");
+    bench.scheduler.remove(RequestId(answering));
+    assert_eq!(step(&mut bench), [(long, 256)], "nobody waits any more");
 }
 
 #[test]

@@ -27,7 +27,7 @@ use crate::backend::BLOCK_TOKENS;
 use crate::model::fake::{FakeModel, Options};
 use client::{Client, Crowd};
 use dice::Dice;
-use model::{FaultLog, FaultRates, FaultyModel};
+use model::{Accidents, FaultLog, FaultRates, FaultyModel};
 
 /// Turns that a life may take: far more than any needs.
 const TURNS_MAX: usize = 60_000;
@@ -97,7 +97,11 @@ impl World {
         let tiny = dice.chance(0.3);
         let settings = Settings {
             max_num_seqs: dice.up_to(1, 12),
-            max_num_batched_tokens: if tiny { dice.up_to(1, 6) } else { dice.up_to(8, 160) },
+            max_num_batched_tokens: match (tiny, dice.chance(0.5)) {
+                (true, _) => Some(dice.up_to(1, 6)),
+                (false, true) => Some(dice.up_to(8, 160)),
+                (false, false) => None,
+            },
             max_queue_requests: if dice.chance(0.3) { dice.up_to(1, 4) } else { 100 },
             max_queue_tokens: if dice.chance(0.2) { dice.up_to(1, 200) } else { 10_000 },
             client_stall_timeout: CLIENT_STALL_TIMEOUT,
@@ -144,13 +148,10 @@ pub fn live(seed: u64) -> Result<Tally, String> {
     let world = World::draw(&mut dice);
     let crowd = Crowd::draw(&mut dice, &world.options);
     let faults = FaultLog::default();
-    let model = FaultyModel::new(
-        FakeModel::new(world.options.clone()),
-        world.rates,
-        dice.fork(),
-        faults.clone(),
-    );
     let clock = ManualClock::default();
+    let accidents = Accidents { rates: world.rates, dice: dice.fork(), log: faults.clone() };
+    let inner = FakeModel::new(world.options.clone());
+    let model = FaultyModel::new(inner, accidents, clock.clone());
     let (handle, worker) = pair(Box::new(model), &world.settings, Arc::new(clock.clone()));
     let life = Life {
         dice,

@@ -3,14 +3,20 @@
 use std::collections::BTreeSet;
 use std::panic::resume_unwind;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::dice::Dice;
 use crate::backend::{BLOCK_TOKENS, Batch, BlockId, LogitRows};
+use crate::engine::clock::ManualClock;
 use crate::model::fake::FakeModel;
 use crate::model::{Logits, Model, ModelSpec, StepError};
 
 /// Failed steps in a row that end an engine.
 const FATAL_STREAK: u32 = 3;
+
+/// How long a step takes, and each row of it.
+const STEP_BASE: Duration = Duration::from_millis(1);
+const STEP_ROW: Duration = Duration::from_micros(100);
 
 /// Probabilities a step.
 #[derive(Debug, Clone, Copy, Default)]
@@ -57,9 +63,17 @@ impl FaultLog {
     }
 }
 
-/// See the module.
+/// What may go wrong, and where it is recorded.
+pub(super) struct Accidents {
+    pub(super) rates: FaultRates,
+    pub(super) dice: Dice,
+    pub(super) log: FaultLog,
+}
+
+/// See the module. A step takes the time of a real one, by the clock that it moves.
 pub(super) struct FaultyModel {
     inner: FakeModel,
+    clock: ManualClock,
     rates: FaultRates,
     dice: Dice,
     log: FaultLog,
@@ -69,9 +83,10 @@ pub(super) struct FaultyModel {
 }
 
 impl FaultyModel {
-    pub(super) fn new(inner: FakeModel, rates: FaultRates, dice: Dice, log: FaultLog) -> Self {
+    pub(super) fn new(inner: FakeModel, accidents: Accidents, clock: ManualClock) -> Self {
         let firsts = vec![0; inner.spec().kv_blocks];
-        Self { inner, rates, dice, log, firsts, logits: Vec::new() }
+        let Accidents { rates, dice, log } = accidents;
+        Self { inner, clock, rates, dice, log, firsts, logits: Vec::new() }
     }
 
     /// The mark of each sequence in the step.
@@ -127,6 +142,7 @@ impl Model for FaultyModel {
     fn forward(&mut self, batch: &Batch<'_>) -> Result<Logits<'_>, StepError> {
         let marks = self.marks(batch);
         self.log.record().steps += 1;
+        self.clock.advance(STEP_BASE + STEP_ROW * batch.rows() as u32);
         if self.dice.chance(self.rates.panic) {
             self.fail(&marks);
             // Without the panic hook: thousands of expected panics need no backtraces.

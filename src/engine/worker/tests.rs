@@ -15,7 +15,7 @@ use crate::model::fake;
 fn settings() -> Settings {
     Settings {
         max_num_seqs: 8,
-        max_num_batched_tokens: 64,
+        max_num_batched_tokens: Some(64),
         max_queue_requests: 4,
         max_queue_tokens: 100,
         client_stall_timeout: Duration::from_secs(30),

@@ -33,7 +33,7 @@ impl Rig {
         let max_model_len = model.spec().max_context;
         let settings = Settings {
             max_num_seqs: 8,
-            max_num_batched_tokens: 64,
+            max_num_batched_tokens: Some(64),
             max_queue_requests: 4,
             max_queue_tokens: 10_000,
             client_stall_timeout: Duration::from_mins(1),

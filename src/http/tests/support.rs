@@ -133,7 +133,7 @@ fn served(model: &str) -> Served {
     let model = crate::model::fake::open(model).unwrap();
     let settings = crate::engine::Settings {
         max_num_seqs: 4,
-        max_num_batched_tokens: 64,
+        max_num_batched_tokens: Some(64),
         max_queue_requests: 16,
         max_queue_tokens: 4096,
         client_stall_timeout: PATIENCE,

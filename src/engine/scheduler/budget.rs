@@ -1,0 +1,209 @@
+//! How much of the prompts fits into a step that those who answer wait for.
+//!
+//! A step is taken to cost `base + row * rows + pair * pairs`, where a pair is a row and a position
+//! that it attends to: a chunk far into a long prompt costs more than the same chunk at its beginning.
+//! The three costs are followed by a Kalman filter whose state walks at random, so that what steps
+//! of one kind tell is not forgotten while only steps of another kind come. It sees nothing but the
+//! engine's clock.
+
+/// What a step may take beside those who answer, for each prompt that waits: this many times what
+/// it takes for those who answer alone. With one prompt, streams slow down to 2.3 times their pace.
+const TIMES_A_PROMPT: f64 = 1.3;
+
+/// Tokens of prompts that a step takes at least, however long it may take.
+const LEAST_TOKENS: usize = 4;
+
+/// Rows and pairs as the filter counts them: so that all three costs are of one order.
+const ROWS_UNIT: f64 = 16.0;
+const PAIRS_UNIT: f64 = 16.0 * 1024.0;
+
+/// Deviation of a measured time, and of a cost from one step to the next, against the step's time.
+const NOISE: f64 = 0.2;
+const WALK: f64 = 0.02;
+
+/// What a step, or a part of one, holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct Load {
+    rows: f64,
+    pairs: f64,
+}
+
+impl Load {
+    /// `tokens` rows from position `start` on.
+    pub(super) fn of(start: usize, tokens: usize) -> Self {
+        let (start, rows) = (start as f64, tokens as f64);
+        Self { rows, pairs: rows * (start + (rows + 1.0) / 2.0) }
+    }
+
+    pub(super) fn add(&mut self, other: Self) {
+        self.rows += other.rows;
+        self.pairs += other.pairs;
+    }
+
+    fn features(self) -> [f64; 3] {
+        [1.0, self.rows / ROWS_UNIT, self.pairs / PAIRS_UNIT]
+    }
+}
+
+/// The costs of a step, in milliseconds, and how sure they are.
+#[derive(Debug, Clone)]
+pub(super) struct StepCost {
+    costs: [f64; 3],
+    /// Covariance of `costs`; symmetric. Nothing is known before the first step.
+    spread: Option<[[f64; 3]; 3]>,
+}
+
+impl StepCost {
+    pub(super) fn new() -> Self {
+        Self { costs: [0.0; 3], spread: None }
+    }
+
+    /// Takes in that a step of `load` took `ms`.
+    pub(super) fn learn(&mut self, load: Load, ms: f64) {
+        // A clock that stood still tells nothing.
+        if ms <= 0.0 {
+            return;
+        }
+        let x = load.features();
+        // A step that took far too long says little of how costs change.
+        let usual = self.predict(load).clamp(ms / 10.0, ms);
+        let mut spread = self.spread.unwrap_or_default();
+        for (i, row) in spread.iter_mut().enumerate() {
+            row[i] += if self.spread.is_none() { ms } else { WALK * usual }.powi(2);
+        }
+        let px = spread.map(|row| dot(row, x));
+        let total = dot(x, px) + (NOISE * ms).powi(2);
+        let error = ms - dot(x, self.costs);
+        for i in 0..3 {
+            self.costs[i] = (self.costs[i] + px[i] / total * error).max(0.0);
+            for j in 0..3 {
+                spread[i][j] -= px[i] * px[j] / total;
+            }
+        }
+        self.spread = Some(spread);
+    }
+
+    /// What a step of `load` will take.
+    pub(super) fn predict(&self, load: Load) -> f64 {
+        dot(load.features(), self.costs)
+    }
+
+    /// What the prompts of a step may take while `answering` waits for it and `prompts` of them want a
+    /// part; nothing bounds it while nobody waits, or before anything is known.
+    pub(super) fn allowance(&self, answering: Load, prompts: usize) -> Allowance<'_> {
+        let bounded = answering.rows > 0.0 && self.spread.is_some();
+        let ms = TIMES_A_PROMPT * prompts as f64 * self.predict(answering);
+        Allowance { cost: self, left_ms: bounded.then_some(ms), given: 0 }
+    }
+}
+
+/// What is left for prompts in the step that is being planned.
+#[derive(Debug)]
+pub(super) struct Allowance<'a> {
+    cost: &'a StepCost,
+    left_ms: Option<f64>,
+    given: usize,
+}
+
+impl Allowance<'_> {
+    /// Tokens from position `start` on that still fit into what is left.
+    pub(super) fn tokens(&self, start: usize) -> usize {
+        let Some(left) = self.left_ms else { return usize::MAX };
+        let [_, row, pair] = self.cost.costs;
+        let (row, pair) = (row / ROWS_UNIT, pair / PAIRS_UNIT);
+        // pair/2 n^2 + (row + pair (start + 1/2)) n = left
+        let (a, b) = (pair / 2.0, row + pair * (start as f64 + 0.5));
+        let root = (b * b + 4.0 * a * left).sqrt();
+        let tokens = if b + root > 0.0 { (2.0 * left / (b + root)) as usize } else { usize::MAX };
+        tokens.max(LEAST_TOKENS.saturating_sub(self.given))
+    }
+
+    /// Takes the cost of `tokens` tokens from position `start` on away.
+    pub(super) fn take(&mut self, start: usize, tokens: usize) {
+        let cost = self.cost.predict(Load::of(start, tokens)) - self.cost.costs[0];
+        self.left_ms = self.left_ms.map(|left| (left - cost).max(0.0));
+        self.given += tokens;
+    }
+}
+
+fn dot(a: [f64; 3], b: [f64; 3]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A machine that takes 4 ms a step, 0.5 ms a row and 1 ms for 4,096 pairs.
+    fn machine(load: Load) -> f64 {
+        4.0 + 0.5 * load.rows + load.pairs / 4096.0
+    }
+
+    fn decode() -> Load {
+        Load::of(100, 1)
+    }
+
+    /// Answers alone for a while, then beside prompts as the allowance has it.
+    fn learned() -> StepCost {
+        let mut cost = StepCost::new();
+        for _ in 0..100 {
+            cost.learn(decode(), machine(decode()));
+        }
+        let mut start = 0;
+        while start < 8000 {
+            let mut step = decode();
+            let tokens = cost.allowance(decode(), 1).tokens(start).min(256);
+            step.add(Load::of(start, tokens));
+            cost.learn(step, machine(step));
+            start += tokens;
+        }
+        cost
+    }
+
+    #[test]
+    fn a_step_keeps_to_its_time_wherever_the_chunk_lies() {
+        let cost = learned();
+        let alone = machine(decode());
+        for start in [0, 500, 1000, 2000] {
+            let mut step = decode();
+            step.add(Load::of(start, cost.allowance(decode(), 1).tokens(start)));
+            let times = machine(step) / alone;
+            assert!((1.7..2.7).contains(&times), "{times} at {start}");
+        }
+        let far = cost.allowance(decode(), 1).tokens(4000);
+        assert!(far < cost.allowance(decode(), 1).tokens(0) / 2, "pairs count");
+    }
+
+    #[test]
+    fn what_answers_alone_cost_is_not_forgotten_among_prompts() {
+        let predicted = learned().predict(decode());
+        assert!((predicted / machine(decode()) - 1.0).abs() < 0.2, "{predicted}");
+    }
+
+    #[test]
+    fn one_step_that_took_long_changes_little() {
+        let mut cost = learned();
+        let before = cost.predict(decode());
+        cost.learn(decode(), 100.0 * before);
+        assert!(cost.predict(decode()) < 2.0 * before);
+    }
+
+    #[test]
+    fn more_that_wait_get_more_and_nobody_gets_nothing() {
+        let cost = learned();
+        let tokens = |prompts| cost.allowance(decode(), prompts).tokens(0);
+        assert!(tokens(8) > 5 * tokens(1));
+        let mut allowance = cost.allowance(decode(), 1);
+        assert_eq!(allowance.tokens(1 << 20), LEAST_TOKENS);
+        allowance.take(1 << 20, LEAST_TOKENS);
+        assert_eq!(allowance.tokens(0), 0);
+    }
+
+    #[test]
+    fn nothing_bounds_prompts_that_nobody_waits_for() {
+        assert_eq!(learned().allowance(Load::default(), 1).tokens(0), usize::MAX);
+        let mut unknown = StepCost::new();
+        unknown.learn(decode(), 0.0);
+        assert_eq!(unknown.allowance(decode(), 1).tokens(0), usize::MAX);
+    }
+}
