@@ -10,7 +10,9 @@ use std::time::Duration;
 use super::Settings;
 use super::admission::Accepted;
 use super::handle::{Ended, Shared, Stats};
-use super::message::{Command, Event, FailureKind, FinishReason, RequestId, TokenEvent};
+use super::message::{
+    Command, Event, FailureKind, FinishReason, RequestId, Submission, TokenEvent,
+};
 use super::outcome::{Outcome, Reader};
 use super::request::{Request, Requests};
 use super::sampler::{NotFinite, Sampler};
@@ -114,7 +116,7 @@ impl Engine {
     }
 
     fn accept(&mut self, mut accepted: Accepted) {
-        let id = accepted.submission.id;
+        let Submission { id, tenant, priority, .. } = accepted.submission;
         let choices = std::mem::take(&mut accepted.submission.choices);
         let vocab = self.spec.vocab;
         let is_sound = |prompt: &[u32]| {
@@ -137,7 +139,8 @@ impl Engine {
             let arrival = self.next_arrival;
             self.next_arrival += 1;
             let context = self.spec.max_context;
-            self.scheduler.add(Sequence::new(arrival, id, index as u32, choice, context));
+            let sequence = Sequence::new(arrival, id, index as u32, choice, context);
+            self.scheduler.add(sequence.of(tenant, priority));
         }
     }
 

@@ -37,6 +37,8 @@ pub enum Command {
 pub struct Submission {
     pub id: RequestId,
     pub tenant: Tenant,
+    /// Lower is sooner among the tenant's; it wears off with waiting.
+    pub priority: i32,
     /// At least one.
     pub choices: Vec<Choice>,
     /// Bounded. The engine never waits on it: a full channel pauses the request.

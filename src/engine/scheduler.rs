@@ -6,11 +6,13 @@
 //! the first in line at most half, then the shortest.
 
 mod budget;
+mod fairness;
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use budget::{Load, StepCost};
+use fairness::{Fairness, Rank};
 
 use super::block_manager::BlockManager;
 use super::message::RequestId;
@@ -55,13 +57,16 @@ pub(super) struct Work {
 /// All sequences, and the blocks that they hold.
 #[derive(Debug)]
 pub(super) struct Scheduler {
-    /// By arrival; none holds blocks.
+    /// In order of arrival; none holds blocks.
     waiting: VecDeque<Sequence>,
     /// By arrival; each holds blocks for all of its tokens, or for all but the newest.
     running: Vec<Sequence>,
     blocks: BlockManager,
     limits: Limits,
     cost: StepCost,
+    fairness: Fairness,
+    /// Steps that were planned since the start.
+    steps: u64,
     /// Shares handed out since the start.
     turns: u64,
     preemptions: u64,
@@ -84,6 +89,8 @@ impl Scheduler {
             blocks: BlockManager::new(kv_blocks),
             limits,
             cost: StepCost::new(),
+            fairness: Fairness::default(),
+            steps: 0,
             turns: 0,
             preemptions: 0,
             plan: Vec::new(),
@@ -92,12 +99,15 @@ impl Scheduler {
     }
 
     /// Queues a sequence; the caller numbers them in order of arrival.
-    pub(super) fn add(&mut self, sequence: Sequence) {
+    pub(super) fn add(&mut self, mut sequence: Sequence) {
+        self.fairness.enter(&mut sequence, self.steps);
         self.waiting.push_back(sequence);
     }
 
     /// Decides the next step. The plan is empty if nobody can have a part in it.
     pub(super) fn schedule(&mut self, room: &mut impl Room) -> &[Work] {
+        self.steps += 1;
+        self.running.iter_mut().for_each(|s| self.fairness.settle(s));
         loop {
             self.admit(room);
             self.share_out(room);
@@ -110,21 +120,25 @@ impl Scheduler {
         }
     }
 
-    /// Starts waiting sequences in order of arrival, as long as there are places and blocks. Those
-    /// whose client takes no events are passed over, and make room if they run.
+    /// Starts waiting sequences by rank, as long as there are places and blocks. Those whose client
+    /// takes no events are passed over, and make room if they run.
     fn admit(&mut self, room: &impl Room) {
-        let mut next = 0;
-        while next < self.waiting.len() {
-            if !room.is_ready(self.waiting[next].request) {
-                next += 1;
-            } else if self.can_admit(&self.waiting[next]) {
+        while let Some(next) = self.next_in_line(room) {
+            if self.can_admit(&self.waiting[next]) {
                 self.start(next);
-            } else if self.preempt_stalled(room) {
-                next = 0;
-            } else {
+            } else if !self.preempt_stalled(room) && !self.preempt_of_many(next) {
                 return;
             }
         }
+    }
+
+    fn next_in_line(&self, room: &impl Room) -> Option<usize> {
+        let ready = (0..self.waiting.len()).filter(|&at| room.is_ready(self.waiting[at].request));
+        ready.min_by_key(|&at| self.rank(&self.waiting[at]))
+    }
+
+    fn rank(&self, sequence: &Sequence) -> Rank {
+        self.fairness.rank(sequence)
     }
 
     /// A place, and blocks for all of its tokens, with one to spare for each that runs already: else
@@ -139,6 +153,7 @@ impl Scheduler {
         let Some(mut sequence) = self.waiting.remove(at) else { return };
         self.blocks.allocate(blocks_needed(sequence.tokens.len()), &mut sequence.blocks);
         sequence.paused = false;
+        self.fairness.settle(&mut sequence);
         let at = self.running.partition_point(|s| s.arrival < sequence.arrival);
         self.running.insert(at, sequence);
     }
@@ -196,7 +211,8 @@ impl Scheduler {
         self.order.clear();
         self.order.extend(0..self.running.len());
         let running = &self.running;
-        let first = running.iter().filter(|s| s.pending() > 1).map(|s| s.arrival).min();
+        let prompts = running.iter().filter(|s| s.pending() > 1);
+        let first = prompts.min_by_key(|s| self.fairness.rank(s)).map(|s| s.arrival);
         self.order.sort_unstable_by_key(|&at| {
             let s = &running[at];
             let answers = s.pending() == 1;
@@ -212,11 +228,11 @@ impl Scheduler {
         self.cost.learn(load, took.as_secs_f64() * 1e3);
     }
 
-    /// Gives each sequence of the plan the blocks of its tokens, the oldest first, by preempting the
-    /// newest. What is preempted comes later in this order, or is the one that needs the blocks.
+    /// Gives each sequence of the plan the blocks of its tokens, by rank, by preempting the last.
+    /// What is preempted comes later in this order, or is the one that needs the blocks.
     fn secure_blocks(&mut self) {
-        self.plan.sort_unstable_by_key(|work| work.arrival);
         let mut plan = std::mem::take(&mut self.plan);
+        plan.sort_unstable_by_key(|work| self.get(work.arrival).map(|s| self.rank(s)));
         plan.retain(|work| self.secure(work));
         self.plan = plan;
     }
@@ -228,18 +244,38 @@ impl Scheduler {
             if self.blocks.allocate(missing, table) {
                 return true;
             }
-            self.preempt_newest();
+            self.preempt_last();
         }
         false
     }
 
-    /// Preempts a paused sequence rather than one that makes progress, else the newest.
-    fn preempt_newest(&mut self) {
-        let newest = (0..self.running.len())
-            .max_by_key(|&at| (self.running[at].paused, self.running[at].arrival));
-        if let Some(at) = newest {
+    /// Preempts a paused sequence rather than one that makes progress, else the last by rank.
+    fn preempt_last(&mut self) {
+        let key = |at: &usize| (self.running[*at].paused, self.rank(&self.running[*at]));
+        if let Some(at) = (0..self.running.len()).max_by_key(key) {
             self.preempt(at);
         }
+    }
+
+    /// Makes room for the waiting sequence `next` whose tenant runs nothing: of the tenant that runs
+    /// most, and was given more, the last goes back. One of each tenant's stays, so all move on.
+    fn preempt_of_many(&mut self, next: usize) -> bool {
+        let tenant = self.waiting[next].tenant;
+        let runs = |tenant| self.running.iter().filter(|s| s.tenant == tenant).count();
+        let served = self.fairness.served(tenant);
+        let many = |s: &Sequence| runs(s.tenant) > 1 && self.fairness.served(s.tenant) > served;
+        if runs(tenant) > 0 {
+            return false;
+        }
+        let victims = (0..self.running.len()).filter(|&at| many(&self.running[at]));
+        let last = victims.max_by_key(|&at| {
+            let s = &self.running[at];
+            (runs(s.tenant), self.rank(s))
+        });
+        if let Some(at) = last {
+            self.preempt(at);
+        }
+        last.is_some()
     }
 
     /// Sends the newest whose client still takes no events back; false if there is none.
@@ -280,17 +316,25 @@ impl Scheduler {
     /// Takes a running sequence that ended out, and frees its blocks.
     pub(super) fn finish(&mut self, arrival: u64) -> Option<Sequence> {
         let mut sequence = self.running.remove(self.find(arrival)?);
+        self.fairness.leave(&mut sequence);
         self.blocks.free(&mut sequence.blocks);
         Some(sequence)
     }
 
     /// Takes out all sequences of a request, running or not, and frees their blocks.
     pub(super) fn remove(&mut self, request: RequestId) {
-        self.waiting.retain(|s| s.request != request);
-        let blocks = &mut self.blocks;
+        let (blocks, fairness) = (&mut self.blocks, &mut self.fairness);
+        self.waiting.retain_mut(|s| {
+            let stays = s.request != request;
+            if !stays {
+                fairness.leave(s);
+            }
+            stays
+        });
         self.running.retain_mut(|s| {
             let stays = s.request != request;
             if !stays {
+                fairness.leave(s);
                 blocks.free(&mut s.blocks);
             }
             stays

@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use super::message::{Choice, FinishReason, RequestId, Sampling, StopWatch, TokenId};
+use super::message::{Choice, FinishReason, RequestId, Sampling, StopWatch, Tenant, TokenId};
 use crate::backend::{BlockId, LogitRows, Slice};
 
 /// Tokens of this choice that can ever stand in the KV cache. The last token that is generated is
@@ -20,6 +20,13 @@ pub(super) struct Sequence {
     /// Unique and rising: the order of arrival, and the name of the sequence inside the engine.
     pub(super) arrival: u64,
     pub(super) request: RequestId,
+    pub(super) tenant: Tenant,
+    /// Lower is sooner, among its tenant's.
+    pub(super) priority: i32,
+    /// The step it came in, moved by its priority.
+    pub(super) due: i64,
+    /// What its tenant's counter knows of it.
+    pub(super) counted: u64,
     /// Index into the request's choices.
     pub(super) choice: u32,
     /// The prompt, then what was generated.
@@ -80,6 +87,10 @@ impl Sequence {
         Self {
             arrival,
             request,
+            tenant: Tenant::default(),
+            priority: 0,
+            due: 0,
+            counted: 0,
             choice: index,
             tokens: choice.prompt.to_vec(),
             prompt_len,
@@ -95,6 +106,11 @@ impl Sequence {
             sample: choice.sample,
             stop: choice.stop,
         }
+    }
+
+    /// The same, as a request of `tenant`.
+    pub(super) fn of(self, tenant: Tenant, priority: i32) -> Self {
+        Self { tenant, priority, ..self }
     }
 
     pub(super) fn prompt(&self) -> &[TokenId] {

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use super::super::message::Sampling;
+use super::super::message::{Choice, Sampling, Tenant};
 use super::super::sequence::tests::choice;
 use super::*;
 use crate::backend::LogitRows;
@@ -51,11 +51,30 @@ impl Bench {
     }
 
     fn add_sampling(&mut self, prompt: usize, new: u32, sampling: Sampling) -> u64 {
+        self.add_choice(choice(prompt, new, sampling), Tenant::default(), 0)
+    }
+
+    fn add_of(&mut self, tenant: u32, priority: i32, prompt: usize, new: u32) -> u64 {
+        self.add_choice(choice(prompt, new, Sampling::default()), Tenant(tenant), priority)
+    }
+
+    fn add_choice(&mut self, choice: Choice, tenant: Tenant, priority: i32) -> u64 {
         let n = self.added;
         self.added += 1;
-        let choice = choice(prompt, new, sampling);
-        self.scheduler.add(Sequence::new(n, RequestId(n), 0, choice, 100_000));
+        let sequence = Sequence::new(n, RequestId(n), 0, choice, 100_000);
+        self.scheduler.add(sequence.of(tenant, priority));
         n
+    }
+
+    /// Steps until the sequence has an answer's first token.
+    fn steps_to_first_token(&mut self, n: u64) -> usize {
+        let mut steps = 0;
+        while self.scheduler.get(n).is_none_or(|s| s.generated().is_empty()) {
+            self.step();
+            steps += 1;
+            assert!(steps < 10_000, "it never came");
+        }
+        steps
     }
 
     /// One step: (sequence, tokens) in order of arrival.
@@ -165,6 +184,75 @@ fn admission_is_first_come_first_served() {
         bench.step();
     }
     assert_eq!(bench.step()[0].0, b);
+}
+
+#[test]
+fn a_flood_of_one_tenant_does_not_move_another() {
+    let quiet = |flood: usize| {
+        let mut bench = Bench::new(limits(8, 64, 64), 200);
+        for _ in 0..flood {
+            bench.add_of(1, 0, 500, 400);
+        }
+        for _ in 0..50 {
+            bench.step();
+        }
+        let waited = (0..5).map(|_| {
+            let short = bench.add_of(2, 0, 40, 3);
+            let steps = bench.steps_to_first_token(short);
+            while bench.scheduler.get(short).is_some() {
+                bench.step();
+            }
+            steps
+        });
+        waited.max().unwrap()
+    };
+    assert_eq!(quiet(0), 1);
+    let waited = quiet(100);
+    assert!(waited <= 3, "{waited} steps behind a hundred long ones");
+}
+
+#[test]
+fn tenants_share_by_tokens_and_nobody_saves_up() {
+    let mut bench = Bench::new(limits(1, 64, 64), 200);
+    let given = |bench: &Bench, tenant| bench.scheduler.fairness.served(Tenant(tenant));
+    for _ in 0..300 {
+        bench.add_of(1, 0, 30, 10);
+    }
+    for _ in 0..500 {
+        bench.step();
+    }
+    let before = given(&bench, 1);
+    for _ in 0..300 {
+        bench.add_of(2, 0, 10, 30);
+    }
+    assert!(given(&bench, 2).abs_diff(before) <= 50, "it starts where the other one stands");
+    let start = (given(&bench, 1), given(&bench, 2));
+    for _ in 0..1000 {
+        bench.step();
+    }
+    let (first, second) = (given(&bench, 1) - start.0, given(&bench, 2) - start.1);
+    assert!(first > 500 && first.abs_diff(second) <= 150, "{first} and {second}");
+}
+
+#[test]
+fn a_priority_puts_first_and_wears_off() {
+    let mut bench = Bench::new(limits(1, 64, 64), 200);
+    bench.add_of(1, 0, 5, 5);
+    bench.step();
+    let (late, soon) = (bench.add_of(1, 1, 5, 5), bench.add_of(1, -1, 5, 5));
+    for _ in 0..6 {
+        bench.step();
+    }
+    assert!(bench.scheduler.get(soon).is_some());
+    // Others of priority 0 keep coming, and cannot hold it up for ever.
+    let mut steps = 0;
+    while bench.scheduler.get(late).is_none() {
+        bench.add_of(1, 0, 5, 5);
+        bench.step();
+        steps += 1;
+        assert!(steps < 400, "it starves");
+    }
+    assert!(steps > 10, "{steps}");
 }
 
 #[test]

@@ -104,6 +104,8 @@ enum Standing {
 #[derive(Debug)]
 pub(super) struct Client {
     mark: u32,
+    tenant: Tenant,
+    priority: i32,
     arrival: usize,
     manner: Manner,
     capacity: usize,
@@ -183,6 +185,8 @@ impl Client {
         let choices = draw_choices(mark, dice, options);
         Self {
             mark,
+            tenant: Tenant(dice.up_to(0, 3) as u32),
+            priority: dice.one_of(&[0, 0, 0, -1, 2, 100]),
             arrival,
             manner,
             capacity,
@@ -212,7 +216,8 @@ impl Client {
         self.events = Some(receiver);
         Submission {
             id: request_id(self.mark),
-            tenant: Tenant::default(),
+            tenant: self.tenant,
+            priority: self.priority,
             choices: self.choices.iter().map(ChoicePlan::choice).collect(),
             events: sender,
         }

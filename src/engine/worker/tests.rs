@@ -36,7 +36,8 @@ fn endless() -> Sampling {
 
 fn submission(handle: &EngineHandle, choices: Vec<Choice>) -> (Submission, Receiver<Event>) {
     let (events, receiver) = events(64);
-    (Submission { id: handle.next_id(), tenant: Tenant::default(), choices, events }, receiver)
+    let (id, tenant) = (handle.next_id(), Tenant::default());
+    (Submission { id, tenant, priority: 0, choices, events }, receiver)
 }
 
 fn ask(handle: &EngineHandle, choices: Vec<Choice>) -> Receiver<Event> {

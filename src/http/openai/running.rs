@@ -53,14 +53,14 @@ impl Running {
     /// Hands `choices` to the engine.
     pub(super) fn submit(
         engine: &EngineHandle,
-        tenant: Tenant,
+        (tenant, priority): (Tenant, i32),
         choices: Vec<Choice>,
         patience: Patience,
     ) -> Result<Self, Rejected> {
         let id = engine.next_id();
         let room = choices.len().saturating_mul(4).clamp(EVENTS_MIN, EVENTS_MAX);
         let (sender, events) = mpsc::channel(room);
-        engine.submit(Submission { id, tenant, choices, events: sender })?;
+        engine.submit(Submission { id, tenant, priority, choices, events: sender })?;
         let engine = Some((engine.clone(), id));
         Ok(Self { feed: Feed { engine, events }, peeked: None, patience, ended: false })
     }

@@ -125,6 +125,7 @@ mod with_model {
         let submission = Submission {
             id: engine.next_id(),
             tenant: Tenant::default(),
+            priority: 0,
             choices: vec![choice],
             events,
         };

@@ -88,13 +88,14 @@ async fn complete(call: Call<'_>, fields: Fields) -> Result<Response, ApiError> 
         None => draw_seed(served)?,
     };
     let (stream, include_usage) = (checked.stream, checked.include_usage);
+    let whose = (tenant, checked.priority);
     let logprobs = checked.logprobs.is_some();
     let Prepared { choices, states, prompt_tokens, longest } =
         convert::prepare(checked, setting, seed).await?;
     let patience =
         Patience { ping: app.config.sse_ping_interval, stall: app.config.engine_stall_timeout };
     let metrics = RequestMetrics::start(app, choices.len());
-    let running = Running::submit(&served.engine, tenant, choices, patience)
+    let running = Running::submit(&served.engine, whose, choices, patience)
         .map_err(|rejected| ApiError::from_rejected(rejected, longest.0, longest.1, "prompt"))?;
     let answer = Answer {
         head: head(served, model)?,

@@ -76,7 +76,6 @@ pub const LATER: &[(&str, Harmless)] = &[
     ("guided_choice", never),
     ("guided_grammar", never),
     ("truncate_prompt_tokens", never),
-    ("priority", is_zero),
     ("cache_salt", never),
     ("allowed_token_ids", empty),
     ("bad_words", empty),
@@ -98,10 +97,6 @@ fn is_true(value: &Json) -> bool {
 
 fn is_false(value: &Json) -> bool {
     *value == Json::Bool(false)
-}
-
-fn is_zero(value: &Json) -> bool {
-    matches!(value, Json::Number(n) if n.as_i64() == Some(0))
 }
 
 fn is_one(value: &Json) -> bool {

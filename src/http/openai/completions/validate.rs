@@ -20,6 +20,8 @@ pub const LOGPROBS_MAX: i64 = 5;
 pub const STOPS_MAX: usize = 16;
 pub const STOP_BYTES_MAX: usize = 4_096;
 pub const LOGIT_BIAS_MAX: usize = 1_024;
+/// Either way from 0; each point is worth some steps of waiting.
+pub const PRIORITY_MAX: i64 = 1_000;
 /// A repetition penalty divides: at zero it would make infinities, and far from one only noise.
 pub const REPETITION_MIN: f64 = 0.01;
 pub const REPETITION_MAX: f64 = 10.0;
@@ -66,6 +68,8 @@ pub struct Checked {
     pub tokens_as_ids: bool,
     pub stop: Vec<String>,
     pub seed: Option<u64>,
+    /// Lower is sooner, as vLLM has it.
+    pub priority: i32,
     pub sampling: Sampling,
     pub stream: bool,
     pub include_usage: bool,
@@ -101,6 +105,7 @@ pub fn validate(mut fields: Fields, bounds: Bounds) -> Result<Checked, ApiError>
         tokens_as_ids: fields.boolean("return_tokens_as_token_ids")?.unwrap_or(false),
         stop: stops(&fields)?,
         seed: fields.integer("seed", i64::MIN..=i64::MAX)?.map(|seed| seed as u64),
+        priority: fields.integer("priority", -PRIORITY_MAX..=PRIORITY_MAX)?.unwrap_or(0) as i32,
         sampling,
         stream,
         include_usage: stream_options(&fields, stream)?,

@@ -133,7 +133,6 @@ fn a_field_that_is_not_built_yet_is_refused_unless_it_changes_nothing() {
         ("response_format", "{\"type\": \"json_object\"}"),
         ("structured_outputs", "{\"regex\": \"a\"}"),
         ("truncate_prompt_tokens", "5"),
-        ("priority", "1"),
         ("cache_salt", "\"x\""),
         ("chat_template", "\"{{ 1 }}\""),
     ];
@@ -144,12 +143,19 @@ fn a_field_that_is_not_built_yet_is_refused_unless_it_changes_nothing() {
         assert!(message.contains("does not support") && message.contains(field), "{message}");
     }
     ok(r#"{"best_of": 2, "n": 2, "suffix": "", "stop_token_ids": [], "skip_special_tokens": true,
-        "include_stop_str_in_output": false, "return_token_ids": false, "priority": 0,
+        "include_stop_str_in_output": false, "return_token_ids": false,
         "response_format": {"type": "text"}, "unheard_of": {"a": 1}}"#);
     let (status, _, param, message) =
         refused(r#"{"stream": true, "stream_options": {"continuous_usage_stats": true}}"#);
     assert_eq!((status, param.as_deref()), (400, Some("stream_options")));
     assert!(message.contains("continuous_usage_stats"));
+}
+
+#[test]
+fn a_priority_is_bounded() {
+    assert_eq!(ok("{}").priority, 0);
+    assert_eq!(ok("{\"priority\": -1000}").priority, -1000);
+    assert_eq!(refused("{\"priority\": 1001}").2.as_deref(), Some("priority"));
 }
 
 #[test]
