@@ -28,7 +28,13 @@ pub struct Stats {
     pub kv_blocks_held: AtomicUsize,
     pub prompt_tokens: AtomicU64,
     pub generated_tokens: AtomicU64,
+    /// Prompt tokens that were looked for in the prefix cache, and those that were found.
+    pub cache_queries: AtomicU64,
     pub cached_tokens: AtomicU64,
+    /// Cached blocks that were given up for want of free ones.
+    pub cache_evictions: AtomicU64,
+    /// Choices that waited for what another was computing, and found it.
+    pub cache_awaited: AtomicU64,
     pub preemptions: AtomicU64,
     pub steps: AtomicU64,
     /// Steps that panicked or yielded NaN.

@@ -9,11 +9,13 @@ use std::time::Duration;
 
 use super::Settings;
 use super::admission::Accepted;
+use super::block_manager::BlockManager;
 use super::handle::{Ended, Shared, Stats};
 use super::message::{
     Command, Event, FailureKind, FinishReason, RequestId, Submission, TokenEvent,
 };
 use super::outcome::{Outcome, Reader};
+use super::prefix_cache::Hashing;
 use super::request::{Request, Requests};
 use super::sampler::{NotFinite, Sampler};
 use super::scheduler::{Limits, Scheduler, Work};
@@ -54,7 +56,13 @@ pub(super) struct Engine {
 }
 
 impl Engine {
-    pub(super) fn new(model: Box<dyn Model>, settings: &Settings, shared: Arc<Shared>) -> Self {
+    /// `secret` keys the hashes of the prefix cache.
+    pub(super) fn new(
+        model: Box<dyn Model>,
+        settings: &Settings,
+        shared: Arc<Shared>,
+        secret: [u8; 32],
+    ) -> Self {
         let spec = model.spec().clone();
         let limits = Limits {
             sequences: settings.max_num_seqs,
@@ -63,8 +71,10 @@ impl Engine {
             logit_rows: spec.max_logit_rows,
         };
         shared.stats.kv_blocks_total.store(spec.kv_blocks, Ordering::Relaxed);
+        let hashing = Hashing { secret, bits: model.prefix_hash_bits() };
+        let blocks = BlockManager::new(spec.kv_blocks, settings.prefix_caching.then_some(hashing));
         Self {
-            scheduler: Scheduler::new(limits, spec.kv_blocks),
+            scheduler: Scheduler::new(limits, blocks),
             sampler: Sampler::new(spec.vocab),
             model,
             spec,
@@ -116,7 +126,7 @@ impl Engine {
     }
 
     fn accept(&mut self, mut accepted: Accepted) {
-        let Submission { id, tenant, priority, .. } = accepted.submission;
+        let Submission { id, namespace, priority, .. } = accepted.submission;
         let choices = std::mem::take(&mut accepted.submission.choices);
         let vocab = self.spec.vocab;
         let is_sound = |prompt: &[u32]| {
@@ -140,7 +150,7 @@ impl Engine {
             self.next_arrival += 1;
             let context = self.spec.max_context;
             let sequence = Sequence::new(arrival, id, index as u32, choice, context);
-            self.scheduler.add(sequence.of(tenant, priority));
+            self.scheduler.add(sequence.of(namespace, priority));
         }
     }
 
@@ -222,6 +232,8 @@ impl Engine {
                 self.advance(work, outcome, now);
             } else {
                 bad += 1;
+                // Where they come from may be cached since a step that showed no logits.
+                self.scheduler.forget(work.request);
                 self.fail(work.request, FailureKind::Step);
             }
         }
@@ -266,6 +278,7 @@ impl Engine {
             // The scheduler counted the room; without it the client would miss a part of its answer.
             return self.fail(work.request, FailureKind::ClientStalled);
         }
+        self.scheduler.publish(work.arrival);
         if let Some(reason) = ended {
             self.finish_choice(work, reason);
         }
@@ -280,9 +293,12 @@ impl Engine {
             },
             1,
         );
-        let preemptions = self.scheduler.finish(work.arrival).map_or(0, |s| s.preemptions);
+        let Some(sequence) = self.scheduler.finish(work.arrival) else { return };
         let Some(request) = self.requests.0.get_mut(&work.request) else { return };
-        request.preemptions += preemptions;
+        request.preemptions += sequence.preemptions;
+        if sequence.sample == 0 {
+            request.cached_tokens += sequence.cached_tokens.unwrap_or(0) as u32;
+        }
         request.choices_left -= 1;
         if request.choices_left == 0 {
             self.finish(work.request);
@@ -354,10 +370,21 @@ impl Engine {
         stats.waiting.store(self.scheduler.waiting(), Ordering::Relaxed);
         stats.kv_blocks_held.store(self.scheduler.blocks().held(), Ordering::Relaxed);
         stats.preemptions.store(self.scheduler.preemptions(), Ordering::Relaxed);
+        let cache = self.scheduler.blocks().counts();
+        stats.cache_queries.store(cache.queried_tokens, Ordering::Relaxed);
+        stats.cached_tokens.store(cache.hit_tokens, Ordering::Relaxed);
+        stats.cache_evictions.store(cache.evicted_blocks, Ordering::Relaxed);
+        stats.cache_awaited.store(cache.awaited, Ordering::Relaxed);
         let now_ms = self.shared.clock.now().as_millis() as u64;
         stats.heartbeat_ms.store(now_ms, Ordering::Relaxed);
         // After the heartbeat: who sees that there is work sees a heartbeat that is new.
         stats.busy.store(self.requests.0.len(), Ordering::Release);
+    }
+
+    /// Who had a part in the last step.
+    #[cfg(any(test, feature = "fake-model"))]
+    pub(super) fn last_plan(&self) -> &[Work] {
+        &self.plan
     }
 
     /// Blocks are held by the running sequences and nobody else.

@@ -20,6 +20,18 @@ pub struct RequestId(pub u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Tenant(pub u32);
 
+/// A digest of what a client wants its prefixes kept apart by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CacheSalt(pub [u8; 32]);
+
+/// Requests of one namespace may share what was computed for their prefixes; no others do, so that
+/// the time an answer takes tells nobody what another tenant asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Namespace {
+    pub tenant: Tenant,
+    pub salt: Option<CacheSalt>,
+}
+
 /// What the engine thread can be told.
 #[derive(Debug)]
 pub enum Command {
@@ -36,7 +48,7 @@ pub enum Command {
 #[derive(Debug)]
 pub struct Submission {
     pub id: RequestId,
-    pub tenant: Tenant,
+    pub namespace: Namespace,
     /// Lower is sooner among the tenant's; it wears off with waiting.
     pub priority: i32,
     /// At least one.
@@ -182,7 +194,7 @@ pub struct Summary {
     pub prefill: Duration,
     /// First generated token to the last.
     pub decode: Duration,
-    /// Prompt tokens taken from the prefix cache.
+    /// Prompt tokens taken from the prefix cache, for n samples those of the first.
     pub cached_tokens: u32,
     pub preemptions: u32,
 }

@@ -9,6 +9,7 @@ pub mod handle;
 mod machine;
 pub mod message;
 mod outcome;
+mod prefix_cache;
 mod random;
 mod request;
 mod sampler;
@@ -42,6 +43,8 @@ pub struct Settings {
     pub max_queue_tokens: usize,
     /// How long a client may take no event from a full channel.
     pub client_stall_timeout: Duration,
+    /// Keep the KV blocks of prefixes for requests that begin the same.
+    pub prefix_caching: bool,
 }
 
 impl From<&EngineConfig> for Settings {
@@ -52,6 +55,7 @@ impl From<&EngineConfig> for Settings {
             max_queue_requests: config.max_queue_requests,
             max_queue_tokens: config.max_queue_tokens,
             client_stall_timeout: config.client_stall_timeout,
+            prefix_caching: config.prefix_caching,
         }
     }
 }

@@ -25,6 +25,7 @@ pub(super) struct Request {
     first_token: Option<Duration>,
     last_token: Duration,
     pub(super) preemptions: u32,
+    pub(super) cached_tokens: u32,
     /// Events that its channel can take in this step. Only the engine sends, so it only grows behind
     /// our back.
     room: usize,
@@ -55,6 +56,7 @@ impl Request {
             first_token: None,
             last_token: submitted,
             preemptions: 0,
+            cached_tokens: 0,
             room: 0,
             sent: 0,
             stall: None,
@@ -116,7 +118,7 @@ impl Request {
             queued: first_step.saturating_sub(self.submitted),
             prefill: first_token.saturating_sub(first_step),
             decode: self.last_token.saturating_sub(first_token),
-            cached_tokens: 0,
+            cached_tokens: self.cached_tokens,
             preemptions: self.preemptions,
         }
     }

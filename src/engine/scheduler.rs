@@ -76,7 +76,7 @@ pub(super) struct Scheduler {
 }
 
 impl Scheduler {
-    pub(super) fn new(limits: Limits, kv_blocks: usize) -> Self {
+    pub(super) fn new(limits: Limits, blocks: BlockManager) -> Self {
         let limits = Limits {
             sequences: limits.sequences.max(1),
             tokens: limits.tokens.max(1),
@@ -86,7 +86,7 @@ impl Scheduler {
         Self {
             waiting: VecDeque::new(),
             running: Vec::new(),
-            blocks: BlockManager::new(kv_blocks),
+            blocks,
             limits,
             cost: StepCost::new(),
             fairness: Fairness::default(),
@@ -101,6 +101,7 @@ impl Scheduler {
     /// Queues a sequence; the caller numbers them in order of arrival.
     pub(super) fn add(&mut self, mut sequence: Sequence) {
         self.fairness.enter(&mut sequence, self.steps);
+        self.blocks.prepare(&mut sequence);
         self.waiting.push_back(sequence);
     }
 
@@ -121,7 +122,8 @@ impl Scheduler {
     }
 
     /// Starts waiting sequences by rank, as long as there are places and blocks. Those whose client
-    /// takes no events are passed over, and make room if they run.
+    /// takes no events are passed over, and make room if they run; so are those whose prefix is being
+    /// computed just now, because they will find it when it is.
     fn admit(&mut self, room: &impl Room) {
         while let Some(next) = self.next_in_line(room) {
             if self.can_admit(&self.waiting[next]) {
@@ -132,9 +134,16 @@ impl Scheduler {
         }
     }
 
-    fn next_in_line(&self, room: &impl Room) -> Option<usize> {
-        let ready = (0..self.waiting.len()).filter(|&at| room.is_ready(self.waiting[at].request));
-        ready.min_by_key(|&at| self.rank(&self.waiting[at]))
+    fn next_in_line(&mut self, room: &impl Room) -> Option<usize> {
+        let mut first = None;
+        for at in 0..self.waiting.len() {
+            let rank = self.rank(&self.waiting[at]);
+            let is_before = first.is_none_or(|(before, _)| rank < before);
+            if is_before && room.is_ready(self.waiting[at].request) && !self.awaits(at) {
+                first = Some((rank, at));
+            }
+        }
+        first.map(|(_, at)| at)
     }
 
     fn rank(&self, sequence: &Sequence) -> Rank {
@@ -145,13 +154,21 @@ impl Scheduler {
     /// it would be preempted as soon as they grow, and its prompt computed for nothing.
     fn can_admit(&self, sequence: &Sequence) -> bool {
         let running = self.running.len();
-        running < self.limits.sequences
-            && self.blocks.can_allocate(blocks_needed(sequence.tokens.len()) + running)
+        running < self.limits.sequences && self.blocks.can_start(sequence, running)
+    }
+
+    /// Another sequence is computing its prefix, and goes on with it.
+    fn awaits(&mut self, at: usize) -> bool {
+        let other = self.blocks.awaited(&mut self.waiting[at]);
+        let other = other.and_then(|arrival| self.get(arrival));
+        let awaits = other.is_some_and(|s| !s.paused);
+        self.waiting[at].awaited |= awaits;
+        awaits
     }
 
     fn start(&mut self, at: usize) {
         let Some(mut sequence) = self.waiting.remove(at) else { return };
-        self.blocks.allocate(blocks_needed(sequence.tokens.len()), &mut sequence.blocks);
+        self.blocks.start(&mut sequence);
         sequence.paused = false;
         self.fairness.settle(&mut sequence);
         let at = self.running.partition_point(|s| s.arrival < sequence.arrival);
@@ -260,17 +277,19 @@ impl Scheduler {
     /// Makes room for the waiting sequence `next` whose tenant runs nothing: of the tenant that runs
     /// most, and was given more, the last goes back. One of each tenant's stays, so all move on.
     fn preempt_of_many(&mut self, next: usize) -> bool {
-        let tenant = self.waiting[next].tenant;
-        let runs = |tenant| self.running.iter().filter(|s| s.tenant == tenant).count();
+        let tenant = self.waiting[next].namespace.tenant;
+        let runs = |tenant| self.running.iter().filter(|s| s.namespace.tenant == tenant).count();
         let served = self.fairness.served(tenant);
-        let many = |s: &Sequence| runs(s.tenant) > 1 && self.fairness.served(s.tenant) > served;
+        let many = |s: &Sequence| {
+            runs(s.namespace.tenant) > 1 && self.fairness.served(s.namespace.tenant) > served
+        };
         if runs(tenant) > 0 {
             return false;
         }
         let victims = (0..self.running.len()).filter(|&at| many(&self.running[at]));
         let last = victims.max_by_key(|&at| {
             let s = &self.running[at];
-            (runs(s.tenant), self.rank(s))
+            (runs(s.namespace.tenant), self.rank(s))
         });
         if let Some(at) = last {
             self.preempt(at);
@@ -288,12 +307,11 @@ impl Scheduler {
         newest.is_some()
     }
 
-    /// Sends a sequence back to the queue. All that it has is computed again later, with the same
-    /// bits.
+    /// Sends a sequence back to the queue. What nobody else needs the blocks of stays cached; the rest
+    /// is computed again later, with the same bits.
     fn preempt(&mut self, at: usize) {
         let mut sequence = self.running.remove(at);
-        self.blocks.free(&mut sequence.blocks);
-        sequence.computed = 0;
+        self.blocks.take_back(&mut sequence);
         sequence.preemptions += 1;
         self.preemptions += 1;
         let at = self.waiting.partition_point(|s| s.arrival < sequence.arrival);
@@ -313,11 +331,24 @@ impl Scheduler {
         self.find(arrival).map(|at| &mut self.running[at])
     }
 
+    /// Lets others find what a running sequence has computed.
+    pub(super) fn publish(&mut self, arrival: u64) {
+        if let Some(at) = self.find(arrival) {
+            self.blocks.publish(&mut self.running[at]);
+        }
+    }
+
+    /// What a request's sequences have computed is in doubt: nobody else shall find it.
+    pub(super) fn forget(&mut self, request: RequestId) {
+        let blocks = &mut self.blocks;
+        self.running.iter().filter(|s| s.request == request).for_each(|s| blocks.forget(s));
+    }
+
     /// Takes a running sequence that ended out, and frees its blocks.
     pub(super) fn finish(&mut self, arrival: u64) -> Option<Sequence> {
         let mut sequence = self.running.remove(self.find(arrival)?);
         self.fairness.leave(&mut sequence);
-        self.blocks.free(&mut sequence.blocks);
+        self.blocks.take_back(&mut sequence);
         Some(sequence)
     }
 
@@ -335,7 +366,7 @@ impl Scheduler {
             let stays = s.request != request;
             if !stays {
                 fairness.leave(s);
-                blocks.free(&mut s.blocks);
+                blocks.take_back(s);
             }
             stays
         });
@@ -348,7 +379,7 @@ impl Scheduler {
 
     /// Makes all blocks free, where no sequence holds any.
     pub(super) fn rebuild_blocks(&mut self) {
-        self.blocks = BlockManager::new(self.blocks.total());
+        self.blocks.reset();
     }
 
     pub(super) fn blocks(&self) -> &BlockManager {
@@ -370,8 +401,7 @@ impl Scheduler {
 
     /// The blocks are held by exactly the running sequences; waiting ones hold none.
     pub(super) fn check_integrity(&self) -> Result<(), String> {
-        let all = self.running.iter().chain(&self.waiting);
-        self.blocks.check_integrity(all.map(|s| s.blocks.as_slice()))?;
+        self.blocks.check_integrity(&self.running)?;
         match self.waiting.iter().find(|s| !s.blocks.is_empty()) {
             Some(s) => Err(format!("sequence {} waits and holds blocks", s.arrival)),
             None => Ok(()),

@@ -3,8 +3,9 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use super::message::{Choice, FinishReason, RequestId, Sampling, StopWatch, Tenant, TokenId};
-use crate::backend::{BlockId, LogitRows, Slice};
+use super::message::{Choice, FinishReason, Namespace, RequestId, Sampling, StopWatch, TokenId};
+use super::prefix_cache::Prefix;
+use crate::backend::{BLOCK_TOKENS, BlockId, LogitRows, Slice};
 
 /// Tokens of this choice that can ever stand in the KV cache. The last token that is generated is
 /// never fed back, so it takes no place.
@@ -20,7 +21,7 @@ pub(super) struct Sequence {
     /// Unique and rising: the order of arrival, and the name of the sequence inside the engine.
     pub(super) arrival: u64,
     pub(super) request: RequestId,
-    pub(super) tenant: Tenant,
+    pub(super) namespace: Namespace,
     /// Lower is sooner, among its tenant's.
     pub(super) priority: i32,
     /// The step it came in, moved by its priority.
@@ -37,6 +38,11 @@ pub(super) struct Sequence {
     /// Tokens whose keys and values are in `blocks`.
     pub(super) computed: usize,
     pub(super) blocks: Vec<BlockId>,
+    pub(super) prefix: Prefix,
+    /// Prompt tokens that were found in the cache when it first started; `None` until then.
+    pub(super) cached_tokens: Option<usize>,
+    /// It was passed over because another is computing its prefix.
+    pub(super) awaited: bool,
     /// Prompt positions whose log-probabilities were sent. They are not sent again when a preempted
     /// prompt is computed a second time.
     pub(super) scored: usize,
@@ -87,7 +93,7 @@ impl Sequence {
         Self {
             arrival,
             request,
-            tenant: Tenant::default(),
+            namespace: Namespace::default(),
             priority: 0,
             due: 0,
             counted: 0,
@@ -97,6 +103,9 @@ impl Sequence {
             limit: limit.max(prompt_len),
             computed: 0,
             blocks: Vec::new(),
+            prefix: Prefix::default(),
+            cached_tokens: None,
+            awaited: false,
             scored: 0,
             paused: false,
             last_turn: 0,
@@ -108,9 +117,9 @@ impl Sequence {
         }
     }
 
-    /// The same, as a request of `tenant`.
-    pub(super) fn of(self, tenant: Tenant, priority: i32) -> Self {
-        Self { tenant, priority, ..self }
+    /// The same, as a request of `namespace`.
+    pub(super) fn of(self, namespace: Namespace, priority: i32) -> Self {
+        Self { namespace, priority, ..self }
     }
 
     pub(super) fn prompt(&self) -> &[TokenId] {
@@ -161,6 +170,14 @@ impl Sequence {
     /// Prompt positions still have to be scored.
     pub(super) fn is_scoring(&self) -> bool {
         self.sampling.prompt_logprobs.is_some() && self.scored < self.prompt_len
+    }
+
+    /// Blocks that it may take from the cache: not that of its last token, whose logits it needs, nor
+    /// those of prompt positions that are to be scored.
+    pub(super) fn readable_blocks(&self) -> usize {
+        let known = self.tokens.len().saturating_sub(1);
+        let unread = if self.is_scoring() { self.scored.saturating_sub(1) } else { known };
+        unread.min(known) / BLOCK_TOKENS
     }
 
     /// What the model needs to know of `chunk` from position `start`.

@@ -29,17 +29,20 @@ pub(super) struct Worker {
 
 /// Starts the thread.
 pub(super) fn spawn(model: Box<dyn Model>, settings: &Settings) -> std::io::Result<EngineHandle> {
-    let (handle, worker) = pair(model, settings, Arc::new(SystemClock::start()));
+    let mut secret = [0; 32];
+    getrandom::fill(&mut secret)?;
+    let (handle, worker) = pair(model, settings, Arc::new(SystemClock::start()), secret);
     let thread = std::thread::Builder::new().name("engine".to_owned());
     // The thread is never joined: it may hang in a step, and the process must still be able to end.
     thread.spawn(move || worker.run()).map(|_| handle)
 }
 
-/// Both sides, not connected to any thread yet.
+/// Both sides, not connected to any thread yet. `secret` keys the hashes of the prefix cache.
 pub(super) fn pair(
     model: Box<dyn Model>,
     settings: &Settings,
     clock: Arc<dyn Clock>,
+    secret: [u8; 32],
 ) -> (EngineHandle, Worker) {
     let (sender, commands) = channel();
     let (ended_sender, ended) = watch::channel(None);
@@ -53,7 +56,7 @@ pub(super) fn pair(
         closing: AtomicBool::new(false),
         next_id: AtomicU64::new(1),
     });
-    let engine = Engine::new(model, settings, Arc::clone(&shared));
+    let engine = Engine::new(model, settings, Arc::clone(&shared), secret);
     let handle = EngineHandle { shared: Arc::clone(&shared), commands: sender, ended };
     (handle, Worker { engine, commands, ended: ended_sender, shared })
 }

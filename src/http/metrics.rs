@@ -114,11 +114,19 @@ fn describe() {
         describe_gauge!(name, help);
     }
     for (name, help) in [
-        ("vllm:prompt_tokens_total", "Prompt tokens computed."),
+        ("vllm:prompt_tokens_total", "Prompt tokens of requests that started."),
         ("vllm:generation_tokens_total", "Tokens generated."),
         ("vllm:num_preemptions_total", "Times a choice lost its KV blocks and was recomputed."),
-        ("vllm:prefix_cache_queries_total", "Always 0: there is no prefix cache yet."),
-        ("vllm:prefix_cache_hits_total", "Always 0: there is no prefix cache yet."),
+        ("vllm:prefix_cache_queries_total", "Prompt tokens looked for in the prefix cache."),
+        ("vllm:prefix_cache_hits_total", "Prompt tokens found in the prefix cache."),
+        (
+            "millrace_prefix_cache_evictions_total",
+            "Cached KV blocks given up for want of free ones.",
+        ),
+        (
+            "millrace_prefix_cache_awaited_total",
+            "Choices that waited for a prefix that another computed.",
+        ),
         ("vllm:request_success_total", "Choices that ended, by reason; abort: requests."),
         ("millrace_steps_total", "Steps of the engine."),
         ("millrace_step_failures_total", "Steps that panicked or yielded NaN."),
@@ -155,9 +163,10 @@ fn copy_engine(served: &Served) {
         ("vllm:prompt_tokens_total", stats.prompt_tokens.load(Ordering::Relaxed)),
         ("vllm:generation_tokens_total", stats.generated_tokens.load(Ordering::Relaxed)),
         ("vllm:num_preemptions_total", stats.preemptions.load(Ordering::Relaxed)),
-        // Nothing is looked up: there is no prefix cache yet.
-        ("vllm:prefix_cache_queries_total", 0),
+        ("vllm:prefix_cache_queries_total", stats.cache_queries.load(Ordering::Relaxed)),
         ("vllm:prefix_cache_hits_total", stats.cached_tokens.load(Ordering::Relaxed)),
+        ("millrace_prefix_cache_evictions_total", stats.cache_evictions.load(Ordering::Relaxed)),
+        ("millrace_prefix_cache_awaited_total", stats.cache_awaited.load(Ordering::Relaxed)),
         ("millrace_steps_total", stats.steps.load(Ordering::Relaxed)),
         ("millrace_step_failures_total", stats.step_failures.load(Ordering::Relaxed)),
     ];

@@ -59,6 +59,10 @@ pub trait Model: Send {
     fn device(&self) -> String;
     /// Bytes of one KV block over all layers, for the banner.
     fn kv_block_bytes(&self) -> usize;
+    /// Bits that the keys of cached prefixes are cut to; a model for tests may want collisions.
+    fn prefix_hash_bits(&self) -> u32 {
+        128
+    }
     /// Tells the model that a block's contents are no longer needed (a device may reuse it).
     fn release(&mut self, _block: BlockId) {}
 }

@@ -62,6 +62,9 @@ fn lives() {
         total.failed_shutdown,
         total.rejected,
         total.preemptions,
+        total.cache_hits,
+        total.evictions,
+        total.awaited,
         total.blocked_turns,
         total.fatal_ends,
     ];

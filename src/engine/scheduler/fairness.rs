@@ -40,7 +40,7 @@ impl Fairness {
         sequence.due = step as i64 + STEPS_A_POINT * i64::from(sequence.priority);
         self.raise_floor();
         let floor = self.floor;
-        let account = self.accounts.entry(sequence.tenant).or_default();
+        let account = self.accounts.entry(sequence.namespace.tenant).or_default();
         if account.sequences == 0 {
             account.served = account.served.max(floor);
         }
@@ -50,7 +50,7 @@ impl Fairness {
     /// A sequence ended, in whatever way.
     pub(super) fn leave(&mut self, sequence: &mut Sequence) {
         self.settle(sequence);
-        if let Some(account) = self.accounts.get_mut(&sequence.tenant) {
+        if let Some(account) = self.accounts.get_mut(&sequence.namespace.tenant) {
             account.sequences = account.sequences.saturating_sub(1);
         }
         self.raise_floor();
@@ -64,7 +64,7 @@ impl Fairness {
     pub(super) fn settle(&mut self, sequence: &mut Sequence) {
         let answer = ANSWER_WEIGHT * sequence.generated().len() as u64;
         let due = sequence.prompt().len() as u64 + answer;
-        if let Some(account) = self.accounts.get_mut(&sequence.tenant) {
+        if let Some(account) = self.accounts.get_mut(&sequence.namespace.tenant) {
             account.served += due - sequence.counted;
         }
         sequence.counted = due;
@@ -75,7 +75,7 @@ impl Fairness {
     }
 
     pub(super) fn rank(&self, sequence: &Sequence) -> Rank {
-        (self.served(sequence.tenant), sequence.due, sequence.arrival)
+        (self.served(sequence.namespace.tenant), sequence.due, sequence.arrival)
     }
 
     /// To the least active tenant, or to the one that was served most when nobody is left.

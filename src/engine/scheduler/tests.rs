@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use super::super::message::{Choice, Sampling, Tenant};
+use super::super::message::{Choice, Namespace, Sampling, Tenant};
 use super::super::sequence::tests::choice;
 use super::*;
 use crate::backend::LogitRows;
@@ -42,7 +42,7 @@ struct Bench {
 
 impl Bench {
     fn new(limits: Limits, blocks: usize) -> Self {
-        let scheduler = Scheduler::new(limits, blocks);
+        let scheduler = Scheduler::new(limits, BlockManager::new(blocks, None));
         Self { scheduler, channels: Channels::default(), added: 0 }
     }
 
@@ -62,7 +62,7 @@ impl Bench {
         let n = self.added;
         self.added += 1;
         let sequence = Sequence::new(n, RequestId(n), 0, choice, 100_000);
-        self.scheduler.add(sequence.of(tenant, priority));
+        self.scheduler.add(sequence.of(Namespace { tenant, salt: None }, priority));
         n
     }
 

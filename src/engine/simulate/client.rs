@@ -1,25 +1,23 @@
 //! The crowd: what they ask, how they behave, what they were told.
 
-use std::sync::Arc;
-
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::mpsc::{Receiver, channel};
 
 use super::dice::Dice;
 use super::model::FaultLog;
+use super::plan::{ChoicePlan, Themes, draw_choices};
 use super::{Clients, Tally, oracle, request_id};
 use crate::engine::MIN_EVENT_CAPACITY;
 use crate::engine::handle::EngineHandle;
 use crate::engine::message::{
-    Choice, Event, FailureKind, FinishReason, Logprobs, Sampling, StopWatch, Submission, Tenant,
-    TokenEvent, TokenId,
+    Event, FailureKind, FinishReason, Logprobs, Namespace, Submission, TokenEvent,
 };
 use crate::engine::scheduler::{EVENTS_A_STEP, blocks_needed};
 use crate::engine::sequence::tokens_at_most;
 use crate::model::fake::Options;
 
-/// Most requests of a life. All prompts of request m begin with token m.
-pub(super) const MARKS_MAX: usize = 30;
+/// Most requests of a life.
+const REQUESTS_MAX: usize = 29;
 
 /// How a client treats its stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,50 +32,6 @@ enum Manner {
     Leaves { after: usize },
     /// Sends an abort so many turns after submission, and goes on reading.
     Aborts { after: usize },
-}
-
-/// One choice as it is asked for.
-#[derive(Debug, Clone)]
-pub(super) struct ChoicePlan {
-    pub(super) index: u32,
-    pub(super) prompt: Arc<[TokenId]>,
-    pub(super) max_new: u32,
-    pub(super) sampling: Arc<Sampling>,
-    pub(super) seed: u64,
-    pub(super) sample: u32,
-    /// Stops where the hash of all tokens so far is a multiple of this.
-    stops_every: Option<u64>,
-}
-
-/// A stop watch with a memory: a token told twice, or not at all, changes where it stops.
-#[derive(Debug)]
-struct HashWatch {
-    every: u64,
-    hash: u64,
-}
-
-impl StopWatch for HashWatch {
-    fn is_stop(&mut self, token: TokenId) -> bool {
-        self.hash = Dice::new(self.hash ^ u64::from(token)).throw();
-        self.hash.is_multiple_of(self.every)
-    }
-}
-
-impl ChoicePlan {
-    pub(super) fn watch(&self) -> Option<Box<dyn StopWatch>> {
-        self.stops_every.map(|every| Box::new(HashWatch { every, hash: 0 }) as Box<dyn StopWatch>)
-    }
-
-    fn choice(&self) -> Choice {
-        Choice {
-            prompt: Arc::clone(&self.prompt),
-            max_new_tokens: self.max_new,
-            sampling: Arc::clone(&self.sampling),
-            seed: self.seed,
-            sample: self.sample,
-            stop: self.watch(),
-        }
-    }
 }
 
 /// What was said about one choice.
@@ -103,10 +57,10 @@ enum Standing {
 /// One request and who sent it.
 #[derive(Debug)]
 pub(super) struct Client {
-    mark: u32,
-    tenant: Tenant,
+    number: u32,
     priority: i32,
     arrival: usize,
+    namespace: Namespace,
     manner: Manner,
     capacity: usize,
     choices: Vec<ChoicePlan>,
@@ -131,13 +85,22 @@ pub(super) struct Verdict<'a> {
 }
 
 impl Crowd {
-    pub(super) fn draw(dice: &mut Dice, options: &Options) -> Self {
-        let count = dice.up_to(1, MARKS_MAX - 1);
+    pub(super) fn draw(dice: &mut Dice, options: &Options) -> Result<Self, String> {
+        let count = dice.up_to(1, REQUESTS_MAX);
         let rush = dice.one_of(&[0, 5, 60, 400]);
-        let clients = (1..=count as u32)
-            .map(|mark| Client::draw(mark, dice.up_to(0, rush), dice, options))
-            .collect();
-        Self { clients }
+        let themes = Themes::draw(dice, options);
+        let mut clients: Clients = Vec::with_capacity(count);
+        for number in 1..=count as u32 {
+            let earlier = dice.up_to(0, clients.len());
+            let before = clients.get(earlier).filter(|_| dice.chance(0.3));
+            let (arrival, namespace) = match before {
+                Some(before) => (before.arrival + dice.up_to(0, rush), before.namespace),
+                None => (dice.up_to(0, rush), themes.namespace(dice)),
+            };
+            let choices = draw_choices(&themes, before.map(|c| &c.choices[0]), dice, options)?;
+            clients.push(Client { arrival, namespace, ..Client::draw(number, choices, dice) });
+        }
+        Ok(Self { clients })
     }
 
     pub(super) fn due(&mut self, turn: usize) -> impl Iterator<Item = &mut Client> {
@@ -172,7 +135,7 @@ impl Crowd {
 }
 
 impl Client {
-    fn draw(mark: u32, arrival: usize, dice: &mut Dice, options: &Options) -> Self {
+    fn draw(number: u32, choices: Vec<ChoicePlan>, dice: &mut Dice) -> Self {
         let after = dice.up_to(0, 80);
         let manner = match dice.up_to(0, 11) {
             0..=5 => Manner::Reads,
@@ -182,12 +145,11 @@ impl Client {
             _ => Manner::Aborts { after },
         };
         let capacity = if dice.chance(0.5) { 64 } else { dice.up_to(MIN_EVENT_CAPACITY, 20) };
-        let choices = draw_choices(mark, dice, options);
         Self {
-            mark,
-            tenant: Tenant(dice.up_to(0, 3) as u32),
+            number,
             priority: dice.one_of(&[0, 0, 0, -1, 2, 100]),
-            arrival,
+            arrival: 0,
+            namespace: Namespace::default(),
             manner,
             capacity,
             transcripts: choices.iter().map(|_| Transcript::default()).collect(),
@@ -215,8 +177,8 @@ impl Client {
         let (sender, receiver) = channel(self.capacity);
         self.events = Some(receiver);
         Submission {
-            id: request_id(self.mark),
-            tenant: self.tenant,
+            id: request_id(self.number),
+            namespace: self.namespace,
             priority: self.priority,
             choices: self.choices.iter().map(ChoicePlan::choice).collect(),
             events: sender,
@@ -263,7 +225,7 @@ impl Client {
                 self.hang_up();
                 // Some hang up without a word; for the others the guard sends an abort as well.
                 if dice.chance(0.5) {
-                    handle.abort(request_id(self.mark));
+                    handle.abort(request_id(self.number));
                 }
                 Ok(())
             }
@@ -271,7 +233,7 @@ impl Client {
                 if self.standing == Standing::Accepted {
                     self.standing = Standing::Aborted;
                 }
-                handle.abort(request_id(self.mark));
+                handle.abort(request_id(self.number));
                 Ok(())
             }
             Manner::Reads | Manner::Leaves { .. } | Manner::Aborts { .. } => self.read(usize::MAX),
@@ -357,7 +319,7 @@ impl Client {
     }
 
     fn judge_terminal(&self, verdict: &Verdict<'_>, tally: &mut Tally) -> Result<(), String> {
-        let hit = verdict.faults.has_hit(self.mark);
+        let hit = verdict.faults.has_hit(request_id(self.number));
         let scores_only = self.choices.iter().any(|c| c.max_new == 0);
         let allowed = match self.terminal {
             // Rows that nobody reads (a prompt's last, where nothing is generated) may be poisoned.
@@ -402,53 +364,7 @@ impl Client {
         Err(format!(
             "request {} choice {} ({:?}) differs from itself alone\nasked {plan:?}\nsaid {said:?}\n\
              alone {alone:?}",
-            self.mark, plan.index, self.terminal
+            self.number, plan.index, self.terminal
         ))
-    }
-}
-
-fn draw_choices(mark: u32, dice: &mut Dice, options: &Options) -> Vec<ChoicePlan> {
-    let prompts = dice.one_of(&[1, 1, 1, 2, 3]);
-    let samples = dice.one_of(&[1, 1, 1, 2, 5]);
-    let seed = dice.throw();
-    let stops_every = dice.chance(0.3).then(|| dice.up_to(5, 60) as u64);
-    let sampling = Arc::new(draw_sampling(dice, options));
-    let mut choices = Vec::new();
-    for _ in 0..prompts {
-        let longest = if dice.chance(0.2) { options.max_len } else { options.max_len.min(60) };
-        let length = dice.up_to(1, longest - 1);
-        let rest = (1..length).map(|_| dice.up_to(0, options.vocab - 1) as u32);
-        let prompt: Arc<[TokenId]> = std::iter::once(mark).chain(rest).collect();
-        let max_new = if dice.chance(0.05) { 0 } else { dice.up_to(1, 70) as u32 };
-        for sample in 0..samples {
-            choices.push(ChoicePlan {
-                index: choices.len() as u32,
-                prompt: Arc::clone(&prompt),
-                max_new,
-                sampling: Arc::clone(&sampling),
-                seed,
-                sample,
-                stops_every,
-            });
-        }
-    }
-    choices
-}
-
-fn draw_sampling(dice: &mut Dice, options: &Options) -> Sampling {
-    let bias = |dice: &mut Dice| (dice.up_to(0, options.vocab - 1) as u32, dice.within(-5.0..=5.0));
-    Sampling {
-        temperature: if dice.chance(0.3) { 0.0 } else { dice.within(0.1..=2.0) },
-        top_p: if dice.chance(0.5) { 1.0 } else { dice.within(0.0..=1.0) },
-        top_k: dice.one_of(&[0, 0, 1, 5, 20]),
-        min_p: dice.one_of(&[0.0, 0.0, 0.1]),
-        frequency_penalty: dice.one_of(&[0.0, 0.0, 0.5, -0.5]),
-        presence_penalty: dice.one_of(&[0.0, 0.0, 1.0]),
-        repetition_penalty: dice.one_of(&[1.0, 1.0, 1.3]),
-        logit_bias: (0..dice.one_of(&[0, 0, 3])).map(|_| bias(dice)).collect(),
-        min_tokens: dice.one_of(&[0, 0, 0, 7]),
-        ignore_end: dice.chance(0.3),
-        logprobs: dice.one_of(&[None, None, Some(0), Some(3)]),
-        prompt_logprobs: dice.one_of(&[None, None, None, Some(0), Some(2)]),
     }
 }

@@ -13,6 +13,7 @@ mod client;
 mod dice;
 mod model;
 mod oracle;
+mod plan;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +36,9 @@ const TURNS_MAX: usize = 60_000;
 /// The longest that a client dawdles between two events is well below this.
 const CLIENT_STALL_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Keys the hashes of prefixes. The same in all lives, so that a life can be lived again.
+const SECRET: [u8; 32] = [7; 32];
+
 /// What happened, summed over lives: a simulation that never preempts proves nothing about it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tally {
@@ -47,6 +51,12 @@ pub struct Tally {
     pub failed_shutdown: u64,
     pub rejected: u64,
     pub preemptions: u64,
+    /// Tokens.
+    pub cache_hits: u64,
+    /// Blocks.
+    pub evictions: u64,
+    /// Choices that waited for a prefix that another computed.
+    pub awaited: u64,
     pub steps: u64,
     pub blocked_turns: u64,
     pub fatal_ends: u64,
@@ -64,6 +74,9 @@ impl Tally {
         self.failed_shutdown += other.failed_shutdown;
         self.rejected += other.rejected;
         self.preemptions += other.preemptions;
+        self.cache_hits += other.cache_hits;
+        self.evictions += other.evictions;
+        self.awaited += other.awaited;
         self.steps += other.steps;
         self.blocked_turns += other.blocked_turns;
         self.fatal_ends += other.fatal_ends;
@@ -105,14 +118,16 @@ impl World {
             max_queue_requests: if dice.chance(0.3) { dice.up_to(1, 4) } else { 100 },
             max_queue_tokens: if dice.chance(0.2) { dice.up_to(1, 200) } else { 10_000 },
             client_stall_timeout: CLIENT_STALL_TIMEOUT,
+            prefix_caching: dice.chance(0.85),
         };
         let options = Options {
-            vocab: client::MARKS_MAX + 8,
+            vocab: 38,
             max_len: dice.up_to(40, 260),
             kv_blocks: if dice.chance(0.6) { dice.up_to(3, 14) } else { dice.up_to(15, 120) },
             max_rows: dice.up_to(32, 200),
             max_logit_rows: dice.up_to(1, 40),
             end_every: dice.up_to(5, 200) as u64,
+            hash_bits: dice.one_of(&[128, 128, 128, 6, 1]),
             ..Options::default()
         };
         let faulty = dice.chance(0.4);
@@ -146,13 +161,13 @@ struct Life {
 pub fn live(seed: u64) -> Result<Tally, String> {
     let mut dice = Dice::new(seed);
     let world = World::draw(&mut dice);
-    let crowd = Crowd::draw(&mut dice, &world.options);
+    let crowd = Crowd::draw(&mut dice, &world.options)?;
     let faults = FaultLog::default();
     let clock = ManualClock::default();
     let accidents = Accidents { rates: world.rates, dice: dice.fork(), log: faults.clone() };
     let inner = FakeModel::new(world.options.clone());
-    let model = FaultyModel::new(inner, accidents, clock.clone());
-    let (handle, worker) = pair(Box::new(model), &world.settings, Arc::new(clock.clone()));
+    let model = Box::new(FaultyModel::new(inner, accidents, clock.clone()));
+    let (handle, worker) = pair(model, &world.settings, Arc::new(clock.clone()), SECRET);
     let life = Life {
         dice,
         world,
@@ -176,6 +191,7 @@ impl Life {
             self.crowd.act(turn, &self.handle, &mut self.dice)?;
             self.close(turn);
             let progress = self.worker.turn();
+            self.faults.attribute(self.worker.engine.last_plan());
             self.check(&progress)?;
             if let Progress::Ended(ended) = progress {
                 return self.end(ended);
@@ -290,6 +306,9 @@ impl Life {
         let stats = self.handle.stats();
         let count = |c: &std::sync::atomic::AtomicU64| c.load(std::sync::atomic::Ordering::Relaxed);
         self.tally.preemptions = count(&stats.preemptions);
+        self.tally.cache_hits = count(&stats.cached_tokens);
+        self.tally.evictions = count(&stats.cache_evictions);
+        self.tally.awaited = count(&stats.cache_awaited);
         self.tally.steps = self.faults.steps();
         self.tally.tokens = count(&stats.generated_tokens);
         if stats.kv_usage() > 0.0 || self.handle.queued() != (0, 0) || self.handle.live() != 0 {

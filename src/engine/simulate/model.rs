@@ -6,8 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::dice::Dice;
-use crate::backend::{BLOCK_TOKENS, Batch, BlockId, LogitRows};
+use crate::backend::{Batch, BlockId, LogitRows};
 use crate::engine::clock::ManualClock;
+use crate::engine::message::RequestId;
+use crate::engine::scheduler::Work;
 use crate::model::fake::FakeModel;
 use crate::model::{Logits, Model, ModelSpec, StepError};
 
@@ -33,13 +35,15 @@ impl FaultRates {
     }
 }
 
-/// Whom the faults hit, by the mark that each request's prompts begin with.
+/// Whom the faults hit.
 #[derive(Debug, Clone, Default)]
 pub(super) struct FaultLog(Arc<Mutex<Record>>);
 
 #[derive(Debug, Default)]
 struct Record {
-    hit: BTreeSet<u32>,
+    hit: BTreeSet<RequestId>,
+    /// Slices of the last step that were hit, and are not in `hit` yet.
+    slices: Vec<usize>,
     streak: u32,
     fatal: bool,
     steps: u64,
@@ -50,8 +54,15 @@ impl FaultLog {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn has_hit(&self, mark: u32) -> bool {
-        self.record().hit.contains(&mark)
+    pub(super) fn has_hit(&self, request: RequestId) -> bool {
+        self.record().hit.contains(&request)
+    }
+
+    /// Finds out whose the slices were: the last step was `plan`.
+    pub(super) fn attribute(&self, plan: &[Work]) {
+        let mut record = self.record();
+        let slices = std::mem::take(&mut record.slices);
+        record.hit.extend(slices.into_iter().filter_map(|at| plan.get(at)).map(|w| w.request));
     }
 
     pub(super) fn is_fatal(&self) -> bool {
@@ -77,40 +88,24 @@ pub(super) struct FaultyModel {
     rates: FaultRates,
     dice: Dice,
     log: FaultLog,
-    /// By block: the token in its first slot, to find out whose it is.
-    firsts: Vec<u32>,
     logits: Vec<f32>,
 }
 
 impl FaultyModel {
     pub(super) fn new(inner: FakeModel, accidents: Accidents, clock: ManualClock) -> Self {
-        let firsts = vec![0; inner.spec().kv_blocks];
         let Accidents { rates, dice, log } = accidents;
-        Self { inner, clock, rates, dice, log, firsts, logits: Vec::new() }
+        Self { inner, clock, rates, dice, log, logits: Vec::new() }
     }
 
-    /// The mark of each sequence in the step.
-    fn marks(&mut self, batch: &Batch<'_>) -> Vec<u32> {
-        for slice in batch.slices {
-            for (at, &token) in slice.tokens.iter().enumerate() {
-                if (slice.start + at).is_multiple_of(BLOCK_TOKENS) {
-                    let block = slice.blocks[(slice.start + at) / BLOCK_TOKENS];
-                    self.firsts[block as usize] = token;
-                }
-            }
-        }
-        batch.slices.iter().map(|s| self.firsts[s.blocks[0] as usize]).collect()
-    }
-
-    fn fail(&mut self, marks: &[u32]) {
+    fn fail(&mut self, batch: &Batch<'_>) {
         let mut record = self.log.record();
-        record.hit.extend(marks);
+        record.slices.extend(0..batch.slices.len());
         record.streak += 1;
         record.fatal |= record.streak >= FATAL_STREAK;
     }
 
     /// Poisons one value of one row.
-    fn poison(&mut self, batch: &Batch<'_>, marks: &[u32]) {
+    fn poison(&mut self, batch: &Batch<'_>) {
         let vocab = self.inner.spec().vocab;
         let rows = batch.logit_rows();
         if rows == 0 {
@@ -120,14 +115,14 @@ impl FaultyModel {
         let at = row * vocab + self.dice.up_to(0, vocab - 1);
         self.logits[at] = self.dice.one_of(&[f32::NAN, f32::INFINITY]);
         let mut end = 0;
-        for (slice, &mark) in batch.slices.iter().zip(marks) {
+        for (at, slice) in batch.slices.iter().enumerate() {
             end += match slice.logits {
                 LogitRows::None => 0,
                 LogitRows::Last => 1,
                 LogitRows::All => slice.tokens.len(),
             };
             if row < end {
-                self.log.record().hit.insert(mark);
+                self.log.record().slices.push(at);
                 return;
             }
         }
@@ -140,16 +135,15 @@ impl Model for FaultyModel {
     }
 
     fn forward(&mut self, batch: &Batch<'_>) -> Result<Logits<'_>, StepError> {
-        let marks = self.marks(batch);
         self.log.record().steps += 1;
         self.clock.advance(STEP_BASE + STEP_ROW * batch.rows() as u32);
         if self.dice.chance(self.rates.panic) {
-            self.fail(&marks);
+            self.fail(batch);
             // Without the panic hook: thousands of expected panics need no backtraces.
             resume_unwind(Box::new("simulated"));
         }
         if self.dice.chance(self.rates.error) {
-            self.fail(&marks);
+            self.fail(batch);
             return Err(StepError("simulated".to_owned()));
         }
         let logits = self.inner.forward(batch)?;
@@ -158,7 +152,7 @@ impl Model for FaultyModel {
         self.logits.extend_from_slice(logits.data);
         self.log.record().streak = 0;
         if self.dice.chance(self.rates.nan) {
-            self.poison(batch, &marks);
+            self.poison(batch);
         }
         Ok(Logits { data: &self.logits, vocab })
     }
@@ -173,6 +167,10 @@ impl Model for FaultyModel {
 
     fn kv_block_bytes(&self) -> usize {
         self.inner.kv_block_bytes()
+    }
+
+    fn prefix_hash_bits(&self) -> u32 {
+        self.inner.prefix_hash_bits()
     }
 
     fn release(&mut self, block: BlockId) {

@@ -1,7 +1,8 @@
 //! What a choice must answer: the model and the sampler in a plain loop, one history at a time, with
 //! no scheduler, no blocks that move and no neighbours.
 
-use super::client::{ChoicePlan, Transcript};
+use super::client::Transcript;
+use super::plan::ChoicePlan;
 use crate::backend::{BLOCK_TOKENS, Batch, BlockId, LogitRows, Slice};
 use crate::engine::message::{FinishReason, TokenEvent};
 use crate::engine::sampler::{Draw, Sampler};

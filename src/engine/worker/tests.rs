@@ -7,7 +7,7 @@ use super::*;
 use crate::engine::clock::ManualClock;
 use crate::engine::handle::Rejected;
 use crate::engine::message::{
-    Choice, Event, FinishReason, Sampling, StopWatch, Submission, Tenant, TokenId,
+    Choice, Event, FinishReason, Namespace, Sampling, StopWatch, Submission, TokenId,
 };
 use crate::engine::sequence::tests::choice;
 use crate::model::fake;
@@ -19,6 +19,7 @@ fn settings() -> Settings {
         max_queue_requests: 4,
         max_queue_tokens: 100,
         client_stall_timeout: Duration::from_secs(30),
+        prefix_caching: true,
     }
 }
 
@@ -36,8 +37,8 @@ fn endless() -> Sampling {
 
 fn submission(handle: &EngineHandle, choices: Vec<Choice>) -> (Submission, Receiver<Event>) {
     let (events, receiver) = events(64);
-    let (id, tenant) = (handle.next_id(), Tenant::default());
-    (Submission { id, tenant, priority: 0, choices, events }, receiver)
+    let id = handle.next_id();
+    (Submission { id, namespace: Namespace::default(), priority: 0, choices, events }, receiver)
 }
 
 fn ask(handle: &EngineHandle, choices: Vec<Choice>) -> Receiver<Event> {
@@ -131,7 +132,8 @@ fn three_panics_in_a_row_are_the_end() {
 #[test]
 fn a_hung_step_shows_and_takes_no_other_call_with_it() {
     let clock = ManualClock::default();
-    let (handle, worker) = pair(model("fake:fault=hang@1"), &settings(), Arc::new(clock.clone()));
+    let hangs = model("fake:fault=hang@1");
+    let (handle, worker) = pair(hangs, &settings(), Arc::new(clock.clone()), [0; 32]);
     let timeout = Duration::from_secs(10);
     clock.advance(2 * timeout);
     assert!(!handle.stalled(timeout), "idle is not hung");

@@ -7,7 +7,7 @@ use tokio::time::timeout;
 
 use super::error::ApiError;
 use crate::engine::handle::{EngineHandle, Rejected};
-use crate::engine::message::{Choice, Event, RequestId, Submission, Tenant};
+use crate::engine::message::{Choice, Event, Namespace, RequestId, Submission};
 
 /// Events that may wait for a slow client before the engine pauses its request; requests of many
 /// choices get a few for each.
@@ -53,14 +53,14 @@ impl Running {
     /// Hands `choices` to the engine.
     pub(super) fn submit(
         engine: &EngineHandle,
-        (tenant, priority): (Tenant, i32),
+        (namespace, priority): (Namespace, i32),
         choices: Vec<Choice>,
         patience: Patience,
     ) -> Result<Self, Rejected> {
         let id = engine.next_id();
         let room = choices.len().saturating_mul(4).clamp(EVENTS_MIN, EVENTS_MAX);
         let (sender, events) = mpsc::channel(room);
-        engine.submit(Submission { id, tenant, priority, choices, events: sender })?;
+        engine.submit(Submission { id, namespace, priority, choices, events: sender })?;
         let engine = Some((engine.clone(), id));
         Ok(Self { feed: Feed { engine, events }, peeked: None, patience, ended: false })
     }

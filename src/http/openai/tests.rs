@@ -37,6 +37,7 @@ impl Rig {
             max_queue_requests: 4,
             max_queue_tokens: 10_000,
             client_stall_timeout: Duration::from_mins(1),
+            prefix_caching: true,
         };
         rig.app.set_served(Served {
             engine: engine::spawn(Box::new(model), settings).unwrap(),

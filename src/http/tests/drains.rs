@@ -32,7 +32,7 @@ mod with_model {
 
     use super::*;
     use crate::config::HttpConfig;
-    use crate::engine::message::{Choice, Event, FailureKind, Submission, Tenant};
+    use crate::engine::message::{Choice, Event, FailureKind, Namespace, Submission};
 
     /// Waits until `/health/ready` says 503, as a balancer would.
     async fn until_not_ready(server: &Server) -> String {
@@ -124,7 +124,7 @@ mod with_model {
         };
         let submission = Submission {
             id: engine.next_id(),
-            tenant: Tenant::default(),
+            namespace: Namespace::default(),
             priority: 0,
             choices: vec![choice],
             events,

@@ -137,6 +137,7 @@ fn served(model: &str) -> Served {
         max_queue_requests: 16,
         max_queue_tokens: 4096,
         client_stall_timeout: PATIENCE,
+        prefix_caching: true,
     };
     Served {
         engine: crate::engine::spawn(Box::new(model), settings).unwrap(),

@@ -1,9 +1,10 @@
 //! A deterministic model with fault injection, for tests: `fake:key=value,…`.
 //!
-//! Its "keys and values" are the tokens themselves, kept by block and slot. The logits of a position
-//! are a hash of the whole history read back through the block table, so that a wrong block, a lost
-//! one, a wrong position or a neighbour's token changes everything that follows. Text depends only on
-//! the prompt and on how the request samples.
+//! Its "keys and values" are kept by block and slot: a token, and a hash of all that came before it,
+//! as a real model's depend on their whole prefix. The logits of a position are a hash of the whole
+//! history read back through the block table, so that a wrong block, a lost one, one that followed
+//! another prefix, a wrong position or a neighbour's token changes everything that follows. Text
+//! depends only on the prompt and on how the request samples.
 //!
 //! Logits are multiples of a quarter in [-8, 8), so that ties are common. [`END_TOKEN`] stands at +20
 //! after one history in `end_every`, else at -20: answers end by themselves, at lengths that vary.
@@ -26,16 +27,23 @@ pub const END_TOKEN: u32 = 0;
 /// How long a step takes that `fault=slow@N` names.
 const SLOW_STEP: Duration = Duration::from_secs(5);
 
+/// What stands in the cache for one token.
+#[derive(Debug, Clone, Copy)]
+struct Slot {
+    token: u32,
+    /// Of the history up to this token, as it was when this was written.
+    history: u64,
+}
+
 /// What a slot holds that no living sequence has written.
-const EMPTY: u32 = u32::MAX;
+const EMPTY: Slot = Slot { token: u32::MAX, history: 0 };
 
 /// See the module.
 #[derive(Debug)]
 pub struct FakeModel {
     spec: ModelSpec,
     options: Options,
-    /// Tokens by block and slot.
-    slots: Vec<u32>,
+    slots: Vec<Slot>,
     logits: Vec<f32>,
     /// Steps since the start.
     steps: u64,
@@ -70,11 +78,6 @@ impl FakeModel {
         self
     }
 
-    /// Bits that hashes of prefixes are cut to, so that they collide; 128 is all of them.
-    pub fn hash_bits(&self) -> u32 {
-        self.options.hash_bits
-    }
-
     fn slot(&self, blocks: &[BlockId], position: usize) -> Result<usize, StepError> {
         let block = blocks.get(position / BLOCK_TOKENS).map(|&b| b as usize);
         let block = block.filter(|&b| b < self.spec.kv_blocks);
@@ -83,12 +86,17 @@ impl FakeModel {
     }
 
     fn write(&mut self, slice: &Slice<'_>) -> Result<(), StepError> {
-        for (at, &token) in slice.tokens.iter().enumerate() {
+        let mut history = match slice.start {
+            0 => 0,
+            start => self.slots[self.slot(slice.blocks, start - 1)?].history,
+        };
+        for (position, &token) in (slice.start..).zip(slice.tokens) {
             if token as usize >= self.spec.vocab {
                 return Err(StepError(format!("token {token} is outside the vocabulary")));
             }
-            let slot = self.slot(slice.blocks, slice.start + at)?;
-            self.slots[slot] = token;
+            history = append(history, token, position);
+            let slot = self.slot(slice.blocks, position)?;
+            self.slots[slot] = Slot { token, history };
         }
         Ok(())
     }
@@ -103,8 +111,11 @@ impl FakeModel {
         };
         let mut hash = 0;
         for position in 0..end {
-            let token = self.slots[self.slot(slice.blocks, position)?];
-            hash = mix(hash ^ (u64::from(token) << 32 | position as u64));
+            let slot = self.slots[self.slot(slice.blocks, position)?];
+            hash = append(hash, slot.token, position);
+            if slot.history != hash {
+                hash = mix(hash ^ slot.history);
+            }
             if position >= first_row {
                 self.push_row(hash);
             }
@@ -175,13 +186,22 @@ impl Model for FakeModel {
     }
 
     fn kv_block_bytes(&self) -> usize {
-        BLOCK_TOKENS * size_of::<u32>()
+        BLOCK_TOKENS * size_of::<Slot>()
+    }
+
+    fn prefix_hash_bits(&self) -> u32 {
+        self.options.hash_bits
     }
 
     fn release(&mut self, block: BlockId) {
         let first = block as usize * BLOCK_TOKENS;
         self.slots[first..first + BLOCK_TOKENS].fill(EMPTY);
     }
+}
+
+/// The hash of a history with one token more.
+fn append(history: u64, token: u32, position: usize) -> u64 {
+    mix(history ^ (u64::from(token) << 32 | position as u64))
 }
 
 /// The finaliser of `SplitMix64` (Steele, Lea, Flood 2014), with its increment.

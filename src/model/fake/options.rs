@@ -15,7 +15,7 @@ pub struct Options {
     pub end_every: u64,
     pub step_ms: u64,
     pub load_ms: u64,
-    /// 1 to 128.
+    /// Bits that the keys of cached prefixes are cut to, so that they collide; 128 is all of them.
     pub hash_bits: u32,
     pub faults: Vec<Fault>,
 }

@@ -42,6 +42,10 @@ fn every_mistake_with_blocks_shows() {
     assert_ne!(right, run(&[2, 1], 40, false), "a lost block");
     assert_ne!(right, run(&[0, 1], 41, false), "a wrong position");
     assert_ne!(right, run(&[0, 1], 40, true), "a block that was given back");
+    let mut model = open("fake:vocab=100").unwrap();
+    last_row(&mut model, &[slice(&prompt[..32], 0, &[0])]);
+    last_row(&mut model, &[slice(&[&[99], &prompt[1..40]].concat(), 0, &[2, 1])]);
+    assert_ne!(right, last_row(&mut model, &[slice(&prompt[40..], 40, &[0, 1])]), "another prefix");
     let mut model = open("fake:").unwrap();
     let outside = model.forward(&Batch { slices: &[slice(&prompt, 0, &[0])] });
     assert!(outside.is_err(), "no block for the last tokens");

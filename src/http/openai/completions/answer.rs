@@ -92,8 +92,7 @@ impl Answer {
             completion_tokens,
             total_tokens: self.prompt_tokens + completion_tokens,
             prompt_tokens_details: PromptTokensDetails {
-                // The engine counts for every choice, usage for every prompt.
-                cached_tokens: (summary.cached_tokens as usize).min(self.prompt_tokens),
+                cached_tokens: summary.cached_tokens as usize,
             },
         }
     }

@@ -25,7 +25,7 @@ use super::error::ApiError;
 use super::json::Fields;
 use super::running::{Patience, Running};
 use super::{body, models, names};
-use crate::engine::message::Tenant;
+use crate::engine::message::{Namespace, Tenant};
 use crate::http::{App, Identity, RequestMetrics, Served};
 
 /// Tells which seed was drawn for a request that had none.
@@ -88,7 +88,7 @@ async fn complete(call: Call<'_>, fields: Fields) -> Result<Response, ApiError> 
         None => draw_seed(served)?,
     };
     let (stream, include_usage) = (checked.stream, checked.include_usage);
-    let whose = (tenant, checked.priority);
+    let whose = (Namespace { tenant, salt: checked.cache_salt }, checked.priority);
     let logprobs = checked.logprobs.is_some();
     let Prepared { choices, states, prompt_tokens, longest } =
         convert::prepare(checked, setting, seed).await?;

@@ -76,7 +76,6 @@ pub const LATER: &[(&str, Harmless)] = &[
     ("guided_choice", never),
     ("guided_grammar", never),
     ("truncate_prompt_tokens", never),
-    ("cache_salt", never),
     ("allowed_token_ids", empty),
     ("bad_words", empty),
     ("logits_processors", empty),

@@ -3,8 +3,10 @@
 use std::collections::HashSet;
 use std::sync::Mutex;
 
+use sha2::{Digest, Sha256};
+
 use super::types::{KNOWN, LATER};
-use crate::engine::message::{Sampling, TokenId};
+use crate::engine::message::{CacheSalt, Sampling, TokenId};
 use crate::http::openai::error::ApiError;
 use crate::http::openai::json::{self, Fields, Input, Json, PROMPTS_MAX, wrong_type};
 
@@ -22,6 +24,8 @@ pub const STOP_BYTES_MAX: usize = 4_096;
 pub const LOGIT_BIAS_MAX: usize = 1_024;
 /// Either way from 0; each point is worth some steps of waiting.
 pub const PRIORITY_MAX: i64 = 1_000;
+/// Most characters of a cache salt, which are visible ASCII.
+pub const CACHE_SALT_MAX: usize = 128;
 /// A repetition penalty divides: at zero it would make infinities, and far from one only noise.
 pub const REPETITION_MIN: f64 = 0.01;
 pub const REPETITION_MAX: f64 = 10.0;
@@ -70,6 +74,7 @@ pub struct Checked {
     pub seed: Option<u64>,
     /// Lower is sooner, as vLLM has it.
     pub priority: i32,
+    pub cache_salt: Option<CacheSalt>,
     pub sampling: Sampling,
     pub stream: bool,
     pub include_usage: bool,
@@ -106,6 +111,7 @@ pub fn validate(mut fields: Fields, bounds: Bounds) -> Result<Checked, ApiError>
         stop: stops(&fields)?,
         seed: fields.integer("seed", i64::MIN..=i64::MAX)?.map(|seed| seed as u64),
         priority: fields.integer("priority", -PRIORITY_MAX..=PRIORITY_MAX)?.unwrap_or(0) as i32,
+        cache_salt: cache_salt(&fields)?,
         sampling,
         stream,
         include_usage: stream_options(&fields, stream)?,
@@ -258,6 +264,17 @@ fn stops(fields: &Fields) -> Result<Vec<String>, ApiError> {
         return Err(ApiError::invalid(message, NAME));
     }
     Ok(stops)
+}
+
+fn cache_salt(fields: &Fields) -> Result<Option<CacheSalt>, ApiError> {
+    const NAME: &str = "cache_salt";
+    let Some(salt) = fields.text(NAME)? else { return Ok(None) };
+    let is_sound = (1..=CACHE_SALT_MAX).contains(&salt.len());
+    if !is_sound || !salt.bytes().all(|b| b.is_ascii_graphic()) {
+        let message = format!("Not 1 to {CACHE_SALT_MAX} visible ASCII characters - '{NAME}'");
+        return Err(ApiError::invalid(message, NAME));
+    }
+    Ok(Some(CacheSalt(Sha256::digest(salt).into())))
 }
 
 /// Whether usage is to come at the end of the stream.

@@ -133,7 +133,6 @@ fn a_field_that_is_not_built_yet_is_refused_unless_it_changes_nothing() {
         ("response_format", "{\"type\": \"json_object\"}"),
         ("structured_outputs", "{\"regex\": \"a\"}"),
         ("truncate_prompt_tokens", "5"),
-        ("cache_salt", "\"x\""),
         ("chat_template", "\"{{ 1 }}\""),
     ];
     for (field, value) in table {
