@@ -64,6 +64,11 @@ impl BlockManager {
         self.counts
     }
 
+    #[cfg(test)]
+    pub(super) fn cache(&self) -> &PrefixCache {
+        &self.cache
+    }
+
     /// Blocks that can be had: the free ones, and those that are only cached.
     fn available(&self) -> usize {
         self.free.len() + self.cache.idle()

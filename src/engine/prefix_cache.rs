@@ -32,7 +32,9 @@ impl Hashing {
     fn first(&self, namespace: &Namespace) -> Key {
         let mut hash = Sha256::new_with_prefix(self.secret);
         hash.update(namespace.tenant.0.to_le_bytes());
-        hash.update(namespace.salt.map_or([0; 32], |salt| salt.0));
+        if let Some(salt) = &namespace.salt {
+            hash.update(salt.0);
+        }
         self.cut(hash)
     }
 

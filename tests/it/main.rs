@@ -6,6 +6,7 @@ mod cli;
 mod client;
 mod house;
 mod lifecycle;
+mod prefix_cache;
 mod pull;
 mod real_model;
 mod serve;

@@ -144,7 +144,7 @@ pub(crate) const ALL: &[Setting] = &[
     ),
     setting("no-prefix-caching", Switch, "false").about(
         "forget computed prompts at once instead of keeping them for the next one",
-        "No prompt is kept yet, so it changes nothing in this version.",
+        "Computed prompts stay in the KV cache while nobody needs the room; each key finds only its own.",
     ),
     setting("seed", Number("N"), "auto").about(
         "makes the seeds of requests that bring none repeatable",

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::dice::Dice;
 use super::oracle;
+use crate::backend::BLOCK_TOKENS;
 use crate::engine::message::{CacheSalt, Choice, Namespace, Sampling, StopWatch, Tenant, TokenId};
 use crate::model::fake::Options;
 
@@ -65,7 +66,7 @@ impl Themes {
     pub(super) fn draw(dice: &mut Dice, options: &Options) -> Self {
         let count = dice.up_to(1, 3);
         Self {
-            shared: (0..count).map(|_| tokens(options.max_len, dice, options)).collect(),
+            shared: (0..count).map(|_| theme(dice, options)).collect(),
             chance: dice.one_of(&[0.0, 0.5, 0.9]),
             tenants: dice.up_to(1, 3) as u32,
         }
@@ -90,6 +91,13 @@ impl Themes {
         let own = tokens(length - shared.len(), dice, options);
         [shared, &own].concat().into()
     }
+}
+
+/// Some repeat themselves, so that blocks of the same tokens follow different prefixes.
+fn theme(dice: &mut Dice, options: &Options) -> Vec<TokenId> {
+    let period = if dice.chance(0.5) { BLOCK_TOKENS } else { options.max_len };
+    let part = tokens(period, dice, options);
+    part.iter().copied().cycle().take(options.max_len).collect()
 }
 
 fn tokens(count: usize, dice: &mut Dice, options: &Options) -> Vec<TokenId> {

@@ -1,9 +1,12 @@
+mod prefix;
+
 use std::sync::Arc;
 use std::thread;
 
 use tokio::sync::mpsc::{Receiver, channel as events};
 
 use super::*;
+use crate::backend::BLOCK_TOKENS;
 use crate::engine::clock::ManualClock;
 use crate::engine::handle::Rejected;
 use crate::engine::message::{
