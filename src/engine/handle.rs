@@ -36,6 +36,10 @@ pub struct Stats {
     /// Choices that waited for what another was computing, and found it.
     pub cache_awaited: AtomicU64,
     pub preemptions: AtomicU64,
+    /// Drafts, their tokens, and how many of those were what was said.
+    pub drafts: AtomicU64,
+    pub draft_tokens: AtomicU64,
+    pub accepted_tokens: AtomicU64,
     pub steps: AtomicU64,
     /// Steps that panicked or yielded NaN.
     pub step_failures: AtomicU64,

@@ -69,6 +69,7 @@ impl Engine {
             tokens: settings.max_num_batched_tokens.unwrap_or(usize::MAX).min(spec.max_rows),
             by_time: settings.max_num_batched_tokens.is_none(),
             logit_rows: spec.max_logit_rows,
+            speculating: settings.max_speculating_seqs,
         };
         shared.stats.kv_blocks_total.store(spec.kv_blocks, Ordering::Relaxed);
         let hashing = Hashing { secret, bits: model.prefix_hash_bits() };
@@ -251,14 +252,26 @@ impl Engine {
         let Some(request) = self.requests.0.get_mut(&work.request) else { return };
         let stats = &self.shared.stats;
         let choice = sequence.choice;
-        sequence.computed += work.chunk.tokens;
+        sequence.computed += work.chunk.tokens - work.chunk.drafts;
         let mut sent = true;
         if let Some(logprobs) = outcome.prompt {
             sequence.scored += logprobs.len();
             sent &= request.send(Event::Prompt { choice, logprobs });
         }
+        let agreed = outcome.tokens.len().saturating_sub(1);
+        if work.chunk.drafts > 0 {
+            sequence.drafter.judge(agreed);
+            count(&stats.drafts, 1);
+            count(&stats.draft_tokens, work.chunk.drafts as u64);
+            count(&stats.accepted_tokens, agreed as u64);
+        }
         let mut ended = None;
-        if let Some(sampled) = outcome.token {
+        if outcome.tokens.is_empty() && sequence.pending() == 0 {
+            ended = Some(FinishReason::Length);
+        }
+        for sampled in outcome.tokens {
+            // The one before was drafted, and so its keys and values are there.
+            sequence.computed += sequence.pending();
             let token = sampled.token;
             let Ok((is_end, reason)) = sequence.push(token, &self.spec.end_tokens) else {
                 return self.fail(work.request, FailureKind::Step);
@@ -268,8 +281,9 @@ impl Engine {
             request.token_at(now);
             count(&stats.generated_tokens, 1);
             ended = reason;
-        } else if sequence.pending() == 0 {
-            ended = Some(FinishReason::Length);
+            if ended.is_some() {
+                break;
+            }
         }
         if let Some(reason) = ended {
             sent &= request.send(Event::ChoiceFinished { choice, reason });

@@ -17,6 +17,7 @@ mod scheduler;
 mod sequence;
 #[cfg(any(test, feature = "fake-model"))]
 pub mod simulate;
+mod speculation;
 mod worker;
 
 use std::time::Duration;
@@ -30,6 +31,9 @@ use crate::model::Model;
 /// last step of a prompt can yield three events at once.
 pub const MIN_EVENT_CAPACITY: usize = 4;
 
+/// Above this many sequences the processor has enough to do for the weights it reads.
+const SPECULATING_SEQS: usize = 4;
+
 /// What the engine keeps to, beside the limits of its model.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
@@ -37,6 +41,8 @@ pub struct Settings {
     pub max_num_seqs: usize,
     /// Tokens a step may hold; `None`: what the model can, and less while somebody waits for it.
     pub max_num_batched_tokens: Option<usize>,
+    /// Drafts are computed while at most so many sequences answer; 0: never.
+    pub max_speculating_seqs: usize,
     /// Requests, whatever their fan-out, that may wait for their first step.
     pub max_queue_requests: usize,
     /// Prompt tokens that may wait for their first step.
@@ -52,6 +58,7 @@ impl From<&EngineConfig> for Settings {
         Self {
             max_num_seqs: config.max_num_seqs,
             max_num_batched_tokens: config.max_num_batched_tokens,
+            max_speculating_seqs: SPECULATING_SEQS,
             max_queue_requests: config.max_queue_requests,
             max_queue_tokens: config.max_queue_tokens,
             client_stall_timeout: config.client_stall_timeout,

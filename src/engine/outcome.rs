@@ -1,5 +1,7 @@
 //! What a step's logits mean for one sequence.
 
+use std::borrow::Cow;
+
 use super::message::{Logprobs, TokenId};
 use super::sampler::{Draw, NotFinite, Sampled, Sampler};
 use super::scheduler::Work;
@@ -12,8 +14,9 @@ use crate::model::Logits;
 pub(super) struct Outcome {
     /// The next positions of a prompt that is scored.
     pub(super) prompt: Option<Vec<Option<Logprobs>>>,
-    /// The next token, if the share reached the end of what was known.
-    pub(super) token: Option<Sampled>,
+    /// The next token, if the share reached the end of what was known, and those after it as long as
+    /// each was what the draft has.
+    pub(super) tokens: Vec<Sampled>,
 }
 
 /// The rows of a step, and what they are read with.
@@ -35,21 +38,49 @@ impl Reader<'_> {
             LogitRows::All if s.is_scoring() => Some(self.score(work, s, first)?),
             _ => None,
         };
-        let known = work.start + work.chunk.tokens == s.tokens.len();
-        let token = if known && rows > 0 && !s.is_full() {
-            Some(self.sampler.sample(&Draw {
-                logits: self.logits.row(first + rows - 1),
+        let known = work.start + work.chunk.tokens - work.chunk.drafts == s.tokens.len();
+        let tokens = if known && rows > 0 && !s.is_full() {
+            self.sample(work, s, first + rows - 1 - work.chunk.drafts)?
+        } else {
+            Vec::new()
+        };
+        Ok(Outcome { prompt, tokens })
+    }
+
+    /// Samples from row `first`, and from the next as long as the last token is what was drafted.
+    fn sample(
+        &mut self,
+        work: &Work,
+        s: &Sequence,
+        first: usize,
+    ) -> Result<Vec<Sampled>, NotFinite> {
+        let drafts = if work.chunk.drafts > 0 { &s.drafter.tokens()[1..] } else { &[] };
+        let mut generated = Cow::Borrowed(s.generated());
+        let mut tokens = Vec::with_capacity(1);
+        for at in 0..=drafts.len() {
+            let sampled = self.sampler.sample(&Draw {
+                logits: self.logits.row(first + at),
                 sampling: &s.sampling,
                 prompt: s.prompt(),
-                generated: s.generated(),
+                generated: &generated,
                 end_tokens: self.end_tokens,
                 seed: s.seed,
                 sample: s.sample,
-            })?)
-        } else {
-            None
-        };
-        Ok(Outcome { prompt, token })
+            });
+            let sampled = match sampled {
+                Ok(sampled) => sampled,
+                // The answer may end before this row. If not, the next step comes to it.
+                Err(NotFinite) if at > 0 => break,
+                Err(NotFinite) => return Err(NotFinite),
+            };
+            let token = sampled.token;
+            tokens.push(sampled);
+            if drafts.get(at) != Some(&token) {
+                break;
+            }
+            generated.to_mut().push(token);
+        }
+        Ok(tokens)
     }
 
     fn score(

@@ -19,7 +19,8 @@ use super::message::RequestId;
 use super::sequence::{Chunk, Sequence};
 use crate::backend::{BLOCK_TOKENS, BlockId};
 
-/// The most events that one sequence yields in a step: scored positions, a token, the end.
+/// The most events that one sequence yields in a step, beside those of drafts: scored positions, a
+/// token, the end.
 pub(super) const EVENTS_A_STEP: usize = 3;
 
 /// KV blocks that hold `tokens` tokens.
@@ -43,6 +44,8 @@ pub(super) struct Limits {
     /// Prompts take less than `tokens` while somebody waits for his next token.
     pub(super) by_time: bool,
     pub(super) logit_rows: usize,
+    /// Drafts are computed while at most so many answer, and nobody reads a prompt.
+    pub(super) speculating: usize,
 }
 
 /// One sequence's share of a step: `chunk.tokens` tokens from position `start`.
@@ -193,6 +196,7 @@ impl Scheduler {
         let wait = self.running.len() - answering + self.waiting.len();
         let mut allowance = self.cost.allowance(load, wait);
         let mut is_first = true;
+        let speculates = prompts == 0 && answering <= self.limits.speculating;
         self.plan.clear();
         for &at in &self.order {
             let sequence = &mut self.running[at];
@@ -206,7 +210,12 @@ impl Scheduler {
                     most = prompt_share(most, prompts);
                 }
             }
-            let Some(chunk) = sequence.next_chunk(most, rows) else { continue };
+            let Some(mut chunk) = sequence.next_chunk(most, rows) else { continue };
+            if speculates {
+                // A row and an event at least stay for each of the others.
+                let spare = tokens.min(rows).min(room.left(request) / EVENTS_A_STEP);
+                sequence.speculate(&mut chunk, spare.saturating_sub(answering));
+            }
             sequence.paused = room.left(request) < chunk.events;
             if sequence.paused {
                 continue;

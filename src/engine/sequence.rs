@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::message::{Choice, FinishReason, Namespace, RequestId, Sampling, StopWatch, TokenId};
 use super::prefix_cache::Prefix;
+use super::speculation::Drafter;
 use crate::backend::{BLOCK_TOKENS, BlockId, LogitRows, Slice};
 
 /// Tokens of this choice that can ever stand in the KV cache. The last token that is generated is
@@ -55,6 +56,7 @@ pub(super) struct Sequence {
     pub(super) seed: u64,
     pub(super) sample: u32,
     pub(super) stop: Option<Box<dyn StopWatch>>,
+    pub(super) drafter: Drafter,
 }
 
 /// A stop watch panicked.
@@ -65,6 +67,8 @@ pub(super) struct WatchPanicked;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Chunk {
     pub(super) tokens: usize,
+    /// So many of `tokens`, the last ones, are drafts: nobody said them yet.
+    pub(super) drafts: usize,
     pub(super) logits: LogitRows,
     /// Events that it may yield.
     pub(super) events: usize,
@@ -114,6 +118,7 @@ impl Sequence {
             seed: choice.seed,
             sample: choice.sample,
             stop: choice.stop,
+            drafter: Drafter::new(),
         }
     }
 
@@ -182,8 +187,10 @@ impl Sequence {
 
     /// What the model needs to know of `chunk` from position `start`.
     pub(super) fn slice(&self, start: usize, chunk: Chunk) -> Slice<'_> {
+        let drafted = self.drafter.tokens();
+        let is_draft = chunk.drafts > 0;
         Slice {
-            tokens: &self.tokens[start..start + chunk.tokens],
+            tokens: if is_draft { drafted } else { &self.tokens[start..start + chunk.tokens] },
             start,
             blocks: &self.blocks,
             logits: chunk.logits,
@@ -196,12 +203,12 @@ impl Sequence {
             return self.next_scored_chunk(tokens, rows);
         }
         let mut tokens = tokens.min(self.pending());
-        let mut chunk = Chunk { tokens, logits: LogitRows::None, events: 0 };
+        let mut chunk = Chunk { tokens, drafts: 0, logits: LogitRows::None, events: 0 };
         if tokens == self.pending() {
             if self.is_full() {
                 chunk.events = 1;
             } else if rows > 0 {
-                chunk = Chunk { tokens, logits: LogitRows::Last, events: 2 };
+                chunk = Chunk { tokens, drafts: 0, logits: LogitRows::Last, events: 2 };
             } else {
                 // All but the token that would sample: that one waits for a row.
                 tokens -= 1;
@@ -211,18 +218,39 @@ impl Sequence {
         (tokens > 0).then_some(chunk)
     }
 
+    /// Adds drafts to a chunk that samples, `most` at most: as many as need no other block, and no more
+    /// than may be said.
+    pub(super) fn speculate(&mut self, chunk: &mut Chunk, most: usize) {
+        if chunk.tokens != 1 || chunk.logits != LogitRows::Last {
+            return;
+        }
+        let len = self.tokens.len();
+        let held = (self.blocks.len() * BLOCK_TOKENS).saturating_sub(len);
+        let most = most.min(held).min(self.limit.saturating_sub(len + 1));
+        let drafts = self.drafter.draft(&self.tokens, most);
+        if drafts > 0 {
+            let (tokens, events) = (1 + drafts, chunk.events + drafts);
+            *chunk = Chunk { tokens, drafts, logits: LogitRows::All, events };
+        }
+    }
+
     /// The row of position p tells the log-probabilities of position p + 1, and that of the prompt's
     /// last position yields the first token.
     fn next_scored_chunk(&self, tokens: usize, rows: usize) -> Option<Chunk> {
         let first_row = self.scored.saturating_sub(1);
         if self.computed < first_row {
             let tokens = tokens.min(first_row - self.computed);
-            return (tokens > 0).then_some(Chunk { tokens, logits: LogitRows::None, events: 0 });
+            return (tokens > 0).then_some(Chunk {
+                tokens,
+                drafts: 0,
+                logits: LogitRows::None,
+                events: 0,
+            });
         }
         let tokens = tokens.min(rows).min(self.pending());
         let ends = tokens == self.pending();
         let events = 1 + if ends { 2 } else { 0 };
-        (tokens > 0).then_some(Chunk { tokens, logits: LogitRows::All, events })
+        (tokens > 0).then_some(Chunk { tokens, drafts: 0, logits: LogitRows::All, events })
     }
 }
 
@@ -248,10 +276,10 @@ pub(super) mod tests {
     #[test]
     fn a_prompt_samples_only_at_its_end() {
         let mut s = sequence(10, 5, Sampling::default());
-        let part = Chunk { tokens: 4, logits: LogitRows::None, events: 0 };
+        let part = Chunk { tokens: 4, drafts: 0, logits: LogitRows::None, events: 0 };
         assert_eq!(s.next_chunk(4, 1), Some(part));
         s.computed = 8;
-        let end = Chunk { tokens: 2, logits: LogitRows::Last, events: 2 };
+        let end = Chunk { tokens: 2, drafts: 0, logits: LogitRows::Last, events: 2 };
         assert_eq!(s.next_chunk(4, 1), Some(end));
         assert_eq!(s.next_chunk(4, 0), Some(Chunk { tokens: 1, ..part }));
         s.computed = 9;
@@ -267,7 +295,7 @@ pub(super) mod tests {
         s.scored = 5;
         assert_eq!(s.next_chunk(6, 4).map(|c| (c.tokens, c.logits)), Some((4, LogitRows::None)));
         s.computed = 4;
-        let end = Chunk { tokens: 6, logits: LogitRows::All, events: 3 };
+        let end = Chunk { tokens: 6, drafts: 0, logits: LogitRows::All, events: 3 };
         assert_eq!(s.next_chunk(9, 9), Some(end));
     }
 

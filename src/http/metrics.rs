@@ -127,6 +127,9 @@ fn describe() {
             "millrace_prefix_cache_awaited_total",
             "Choices that waited for a prefix that another computed.",
         ),
+        ("vllm:spec_decode_num_drafts_total", "Drafts of what comes next, by prompt lookup."),
+        ("vllm:spec_decode_num_draft_tokens_total", "Tokens of drafts."),
+        ("vllm:spec_decode_num_accepted_tokens_total", "Tokens of drafts that were right."),
         ("vllm:request_success_total", "Choices that ended, by reason; abort: requests."),
         ("millrace_steps_total", "Steps of the engine."),
         ("millrace_step_failures_total", "Steps that panicked or yielded NaN."),
@@ -167,6 +170,12 @@ fn copy_engine(served: &Served) {
         ("vllm:prefix_cache_hits_total", stats.cached_tokens.load(Ordering::Relaxed)),
         ("millrace_prefix_cache_evictions_total", stats.cache_evictions.load(Ordering::Relaxed)),
         ("millrace_prefix_cache_awaited_total", stats.cache_awaited.load(Ordering::Relaxed)),
+        ("vllm:spec_decode_num_drafts_total", stats.drafts.load(Ordering::Relaxed)),
+        ("vllm:spec_decode_num_draft_tokens_total", stats.draft_tokens.load(Ordering::Relaxed)),
+        (
+            "vllm:spec_decode_num_accepted_tokens_total",
+            stats.accepted_tokens.load(Ordering::Relaxed),
+        ),
         ("millrace_steps_total", stats.steps.load(Ordering::Relaxed)),
         ("millrace_step_failures_total", stats.step_failures.load(Ordering::Relaxed)),
     ];

@@ -67,6 +67,8 @@ fn lives() {
         total.awaited,
         total.blocked_turns,
         total.fatal_ends,
+        total.accepted_tokens,
+        total.draft_tokens - total.accepted_tokens,
     ];
     let few = lives / 100;
     assert!(happened.iter().all(|&n| n >= few), "something hardly ever happened: {total:?}");

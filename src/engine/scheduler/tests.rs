@@ -30,7 +30,7 @@ impl Room for Channels {
 }
 
 fn limits(sequences: usize, tokens: usize, logit_rows: usize) -> Limits {
-    Limits { sequences, tokens, by_time: true, logit_rows }
+    Limits { sequences, tokens, by_time: true, logit_rows, speculating: 0 }
 }
 
 /// A scheduler and the rest of an engine that generates token 1 for everybody.

@@ -324,7 +324,9 @@ impl Client {
         let allowed = match self.terminal {
             // Rows that nobody reads (a prompt's last, where nothing is generated) may be poisoned.
             Some(Ok(())) => !hit || scores_only,
-            Some(Err(FailureKind::Step)) => hit || verdict.faults.is_fatal(),
+            Some(Err(FailureKind::Step)) => {
+                verdict.faults.may_have_hit(request_id(self.number)) || verdict.faults.is_fatal()
+            }
             Some(Err(FailureKind::ShuttingDown)) => verdict.stopped,
             Some(Err(FailureKind::ClientStalled)) => {
                 matches!(self.manner, Manner::Stalls { .. } | Manner::Dawdles { .. })

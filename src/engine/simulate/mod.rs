@@ -61,6 +61,8 @@ pub struct Tally {
     pub blocked_turns: u64,
     pub fatal_ends: u64,
     pub tokens: u64,
+    pub draft_tokens: u64,
+    pub accepted_tokens: u64,
 }
 
 impl Tally {
@@ -81,6 +83,8 @@ impl Tally {
         self.blocked_turns += other.blocked_turns;
         self.fatal_ends += other.fatal_ends;
         self.tokens += other.tokens;
+        self.draft_tokens += other.draft_tokens;
+        self.accepted_tokens += other.accepted_tokens;
     }
 }
 
@@ -115,6 +119,7 @@ impl World {
                 (false, true) => Some(dice.up_to(8, 160)),
                 (false, false) => None,
             },
+            max_speculating_seqs: dice.one_of(&[0, 2, 4, 12]),
             max_queue_requests: if dice.chance(0.3) { dice.up_to(1, 4) } else { 100 },
             max_queue_tokens: if dice.chance(0.2) { dice.up_to(1, 200) } else { 10_000 },
             client_stall_timeout: CLIENT_STALL_TIMEOUT,
@@ -128,6 +133,7 @@ impl World {
             max_logit_rows: dice.up_to(1, 40),
             end_every: dice.up_to(5, 200) as u64,
             hash_bits: dice.one_of(&[128, 128, 128, 6, 1]),
+            repeats: dice.one_of(&[0, 0, 2, 20]),
             ..Options::default()
         };
         let faulty = dice.chance(0.4);
@@ -311,6 +317,8 @@ impl Life {
         self.tally.awaited = count(&stats.cache_awaited);
         self.tally.steps = self.faults.steps();
         self.tally.tokens = count(&stats.generated_tokens);
+        self.tally.draft_tokens = count(&stats.draft_tokens);
+        self.tally.accepted_tokens = count(&stats.accepted_tokens);
         if stats.kv_usage() > 0.0 || self.handle.queued() != (0, 0) || self.handle.live() != 0 {
             return Err("something is left in an engine that ended".to_owned());
         }

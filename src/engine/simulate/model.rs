@@ -42,8 +42,11 @@ pub(super) struct FaultLog(Arc<Mutex<Record>>);
 #[derive(Debug, Default)]
 struct Record {
     hit: BTreeSet<RequestId>,
-    /// Slices of the last step that were hit, and are not in `hit` yet.
-    slices: Vec<usize>,
+    /// A value was poisoned in a row that is read only if a draft was right.
+    grazed: BTreeSet<RequestId>,
+    /// Slices of the last step that were hit, in their first row or behind it, and are in neither set
+    /// yet.
+    slices: Vec<(usize, bool)>,
     streak: u32,
     fatal: bool,
     steps: u64,
@@ -62,7 +65,17 @@ impl FaultLog {
     pub(super) fn attribute(&self, plan: &[Work]) {
         let mut record = self.record();
         let slices = std::mem::take(&mut record.slices);
-        record.hit.extend(slices.into_iter().filter_map(|at| plan.get(at)).map(|w| w.request));
+        for (at, first_row) in slices {
+            let Some(work) = plan.get(at) else { continue };
+            let surely = first_row || work.chunk.drafts == 0;
+            let record = &mut *record;
+            if surely { &mut record.hit } else { &mut record.grazed }.insert(work.request);
+        }
+    }
+
+    pub(super) fn may_have_hit(&self, request: RequestId) -> bool {
+        let record = self.record();
+        record.hit.contains(&request) || record.grazed.contains(&request)
     }
 
     pub(super) fn is_fatal(&self) -> bool {
@@ -99,7 +112,7 @@ impl FaultyModel {
 
     fn fail(&mut self, batch: &Batch<'_>) {
         let mut record = self.log.record();
-        record.slices.extend(0..batch.slices.len());
+        record.slices.extend((0..batch.slices.len()).map(|at| (at, true)));
         record.streak += 1;
         record.fatal |= record.streak >= FATAL_STREAK;
     }
@@ -116,13 +129,14 @@ impl FaultyModel {
         self.logits[at] = self.dice.one_of(&[f32::NAN, f32::INFINITY]);
         let mut end = 0;
         for (at, slice) in batch.slices.iter().enumerate() {
+            let first = end;
             end += match slice.logits {
                 LogitRows::None => 0,
                 LogitRows::Last => 1,
                 LogitRows::All => slice.tokens.len(),
             };
             if row < end {
-                self.log.record().slices.push(at);
+                self.log.record().slices.push((at, row == first));
                 return;
             }
         }

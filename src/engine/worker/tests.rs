@@ -19,6 +19,7 @@ fn settings() -> Settings {
     Settings {
         max_num_seqs: 8,
         max_num_batched_tokens: Some(64),
+        max_speculating_seqs: 4,
         max_queue_requests: 4,
         max_queue_tokens: 100,
         client_stall_timeout: Duration::from_secs(30),

@@ -34,6 +34,7 @@ impl Rig {
         let settings = Settings {
             max_num_seqs: 8,
             max_num_batched_tokens: Some(64),
+            max_speculating_seqs: 4,
             max_queue_requests: 4,
             max_queue_tokens: 10_000,
             client_stall_timeout: Duration::from_mins(1),

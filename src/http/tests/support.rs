@@ -134,6 +134,7 @@ fn served(model: &str) -> Served {
     let settings = crate::engine::Settings {
         max_num_seqs: 4,
         max_num_batched_tokens: Some(64),
+        max_speculating_seqs: 4,
         max_queue_requests: 16,
         max_queue_tokens: 4096,
         client_stall_timeout: PATIENCE,

@@ -7,7 +7,8 @@
 //! depends only on the prompt and on how the request samples.
 //!
 //! Logits are multiples of a quarter in [-8, 8), so that ties are common. [`END_TOKEN`] stands at +20
-//! after one history in `end_every`, else at -20: answers end by themselves, at lengths that vary.
+//! after one history in `end_every`, else at -20: answers end by themselves, at lengths that vary. With
+//! `repeats` most histories prefer what followed their last token before, so that text repeats itself.
 
 mod options;
 #[cfg(test)]
@@ -26,6 +27,9 @@ pub const END_TOKEN: u32 = 0;
 
 /// How long a step takes that `fault=slow@N` names.
 const SLOW_STEP: Duration = Duration::from_secs(5);
+
+/// Logit of a token that repeats what was before; only the end token's can be higher.
+const PREFERRED: f32 = 16.0;
 
 /// What stands in the cache for one token.
 #[derive(Debug, Clone, Copy)]
@@ -110,14 +114,17 @@ impl FakeModel {
             LogitRows::All => slice.start,
         };
         let mut hash = 0;
+        let mut history = Vec::with_capacity(end);
         for position in 0..end {
             let slot = self.slots[self.slot(slice.blocks, position)?];
+            history.push(slot.token);
             hash = append(hash, slot.token, position);
             if slot.history != hash {
                 hash = mix(hash ^ slot.history);
             }
             if position >= first_row {
                 self.push_row(hash);
+                self.prefer_repetition(hash, &history);
             }
         }
         Ok(())
@@ -132,6 +139,21 @@ impl FakeModel {
             level as f32 / 4.0 - 8.0
         }));
         self.logits[first + END_TOKEN as usize] = if ends { 20.0 } else { -20.0 };
+    }
+
+    /// Raises, in the newest row, the token that followed the last one before.
+    fn prefer_repetition(&mut self, hash: u64, history: &[u32]) {
+        let every = self.options.repeats;
+        let Some((last, before)) = history.split_last() else { return };
+        if every == 0 || mix(hash.rotate_left(32)).is_multiple_of(every) {
+            return;
+        }
+        if let Some(at) = before.iter().rposition(|token| token == last)
+            && history[at + 1] != END_TOKEN
+        {
+            let first = self.logits.len() - self.spec.vocab;
+            self.logits[first + history[at + 1] as usize] = PREFERRED;
+        }
     }
 
     fn inject_fault(&mut self) {

@@ -13,6 +13,8 @@ pub struct Options {
     pub max_logit_rows: usize,
     /// Histories for each that ends an answer; 0: none does.
     pub end_every: u64,
+    /// Of so many histories, all but one prefer what followed their last token before; 0: none does.
+    pub repeats: u64,
     pub step_ms: u64,
     pub load_ms: u64,
     /// Bits that the keys of cached prefixes are cut to, so that they collide; 128 is all of them.
@@ -49,6 +51,7 @@ impl Default for Options {
             max_rows: 4096,
             max_logit_rows: 256,
             end_every: 64,
+            repeats: 0,
             step_ms: 0,
             load_ms: 0,
             hash_bits: 128,
@@ -57,8 +60,8 @@ impl Default for Options {
     }
 }
 
-const KEYS: &str = "vocab, max_len, kv_blocks, max_rows, max_logit_rows, end_every, step_ms, \
-                    load_ms, hash_bits, fault";
+const KEYS: &str = "vocab, max_len, kv_blocks, max_rows, max_logit_rows, end_every, repeats, \
+                    step_ms, load_ms, hash_bits, fault";
 
 impl Options {
     /// Reads `fake:key=value,…`, with or without anything behind the colon.
@@ -87,6 +90,7 @@ impl Options {
             "max_rows" => self.max_rows = number(1, 1 << 20)? as usize,
             "max_logit_rows" => self.max_logit_rows = number(1, 1 << 20)? as usize,
             "end_every" => self.end_every = number(0, u64::MAX)?,
+            "repeats" => self.repeats = number(0, u64::MAX)?,
             "step_ms" => self.step_ms = number(0, 600_000)?,
             "load_ms" => self.load_ms = number(0, 600_000)?,
             "hash_bits" => self.hash_bits = number(1, 128)? as u32,
