@@ -111,7 +111,9 @@ impl Scheduler {
     /// Decides the next step. The plan is empty if nobody can have a part in it.
     pub(super) fn schedule(&mut self, room: &mut impl Room) -> &[Work] {
         self.steps += 1;
-        self.running.iter_mut().for_each(|s| self.fairness.settle(s));
+        for sequence in &mut self.running {
+            self.fairness.settle(sequence);
+        }
         loop {
             self.admit(room);
             self.share_out(room);
@@ -250,7 +252,9 @@ impl Scheduler {
     /// Takes in how long the step of `plan` took.
     pub(super) fn learn(&mut self, plan: &[Work], took: Duration) {
         let mut load = Load::default();
-        plan.iter().for_each(|work| load.add(Load::of(work.start, work.chunk.tokens)));
+        for work in plan {
+            load.add(Load::of(work.start, work.chunk.tokens));
+        }
         self.cost.learn(load, took.as_secs_f64() * 1e3);
     }
 

@@ -135,7 +135,9 @@ fn what_two_computed_is_kept_once() {
     assert_eq!(pool.held(), 4);
     let mut both = [a, b];
     pool.check_integrity(&both).unwrap();
-    both.iter_mut().for_each(|s| pool.take_back(s));
+    for s in &mut both {
+        pool.take_back(s);
+    }
     pool.check_integrity(&[]).unwrap();
 }
 

@@ -32,7 +32,7 @@ impl Load {
     /// `tokens` rows from position `start` on.
     pub(super) fn of(start: usize, tokens: usize) -> Self {
         let (start, rows) = (start as f64, tokens as f64);
-        Self { rows, pairs: rows * (start + (rows + 1.0) / 2.0) }
+        Self { rows, pairs: rows * (start + f64::midpoint(rows, 1.0)) }
     }
 
     pub(super) fn add(&mut self, other: Self) {
