@@ -1,8 +1,9 @@
 //! How much of the prompts fits into a step that those who answer wait for.
 //!
-//! A step is taken to cost `base + row * rows + pair * pairs`, where a pair is a row and a position
-//! that it attends to: a chunk far into a long prompt costs more than the same chunk at its beginning.
-//! The three costs are followed by a Kalman filter whose state walks at random, so that what steps
+//! A step is taken to cost `base + row * rows + key * keys + pair * pairs`: keys are the positions that
+//! a chunk must read, once for all of its rows, and a pair is a row and a position that it attends to.
+//! So a chunk far into a long prompt costs more than the same chunk at its beginning, and a short one
+//! hardly less than a long one. The four costs are followed by a Kalman filter whose state walks at random, so that what steps
 //! of one kind tell is not forgotten while only steps of another kind come. It sees nothing but the
 //! engine's clock.
 
@@ -10,11 +11,13 @@
 /// it takes for those who answer alone. With one prompt, streams slow down to 2.3 times their pace.
 const TIMES_A_PROMPT: f64 = 1.3;
 
-/// Tokens of prompts that a step takes at least, however long it may take.
-const LEAST_TOKENS: usize = 4;
+/// Tokens of prompts that a step takes at least, however long it may take: fewer would read all that
+/// is before them almost for nothing.
+const LEAST_TOKENS: usize = 16;
 
-/// Rows and pairs as the filter counts them: so that all three costs are of one order.
+/// Rows, keys and pairs as the filter counts them: so that all costs are of one order.
 const ROWS_UNIT: f64 = 16.0;
+const KEYS_UNIT: f64 = 1024.0;
 const PAIRS_UNIT: f64 = 16.0 * 1024.0;
 
 /// Deviation of a measured time, and of a cost from one step to the next, against the step's time.
@@ -25,37 +28,43 @@ const WALK: f64 = 0.02;
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct Load {
     rows: f64,
+    keys: f64,
     pairs: f64,
 }
+
+/// What a load is made of, in the order of [`StepCost::costs`]: a step, its rows, keys and pairs.
+const TERMS: usize = 4;
+type Terms = [f64; TERMS];
 
 impl Load {
     /// `tokens` rows from position `start` on.
     pub(super) fn of(start: usize, tokens: usize) -> Self {
         let (start, rows) = (start as f64, tokens as f64);
-        Self { rows, pairs: rows * (start + f64::midpoint(rows, 1.0)) }
+        Self { rows, keys: start, pairs: rows * (start + f64::midpoint(rows, 1.0)) }
     }
 
     pub(super) fn add(&mut self, other: Self) {
         self.rows += other.rows;
+        self.keys += other.keys;
         self.pairs += other.pairs;
     }
 
-    fn features(self) -> [f64; 3] {
-        [1.0, self.rows / ROWS_UNIT, self.pairs / PAIRS_UNIT]
+    fn terms(self) -> Terms {
+        [1.0, self.rows / ROWS_UNIT, self.keys / KEYS_UNIT, self.pairs / PAIRS_UNIT]
     }
 }
 
 /// The costs of a step, in milliseconds, and how sure they are.
 #[derive(Debug, Clone)]
 pub(super) struct StepCost {
-    costs: [f64; 3],
+    costs: Terms,
     /// Covariance of `costs`; symmetric. Nothing is known before the first step.
-    spread: Option<[[f64; 3]; 3]>,
+    spread: Option<[Terms; TERMS]>,
 }
 
 impl StepCost {
     pub(super) fn new() -> Self {
-        Self { costs: [0.0; 3], spread: None }
+        Self { costs: [0.0; TERMS], spread: None }
     }
 
     /// Takes in that a step of `load` took `ms`.
@@ -64,7 +73,7 @@ impl StepCost {
         if ms <= 0.0 {
             return;
         }
-        let x = load.features();
+        let x = load.terms();
         // A step that took far too long says little of how costs change.
         let usual = self.predict(load).clamp(ms / 10.0, ms);
         let mut spread = self.spread.unwrap_or_default();
@@ -74,9 +83,9 @@ impl StepCost {
         let px = spread.map(|row| dot(row, x));
         let total = dot(x, px) + (NOISE * ms).powi(2);
         let error = ms - dot(x, self.costs);
-        for i in 0..3 {
+        for i in 0..TERMS {
             self.costs[i] = (self.costs[i] + px[i] / total * error).max(0.0);
-            for j in 0..3 {
+            for j in 0..TERMS {
                 spread[i][j] -= px[i] * px[j] / total;
             }
         }
@@ -85,7 +94,7 @@ impl StepCost {
 
     /// What a step of `load` will take.
     pub(super) fn predict(&self, load: Load) -> f64 {
-        dot(load.features(), self.costs)
+        dot(load.terms(), self.costs)
     }
 
     /// What the prompts of a step may take while `answering` waits for it and `prompts` of them want a
@@ -109,8 +118,9 @@ impl Allowance<'_> {
     /// Tokens from position `start` on that still fit into what is left.
     pub(super) fn tokens(&self, start: usize) -> usize {
         let Some(left) = self.left_ms else { return usize::MAX };
-        let [_, row, pair] = self.cost.costs;
+        let [_, row, key, pair] = self.cost.costs;
         let (row, pair) = (row / ROWS_UNIT, pair / PAIRS_UNIT);
+        let left = (left - key / KEYS_UNIT * start as f64).max(0.0);
         // pair/2 n^2 + (row + pair (start + 1/2)) n = left
         let (a, b) = (pair / 2.0, row + pair * (start as f64 + 0.5));
         let root = (b * b + 4.0 * a * left).sqrt();
@@ -126,7 +136,7 @@ impl Allowance<'_> {
     }
 }
 
-fn dot(a: [f64; 3], b: [f64; 3]) -> f64 {
+fn dot(a: Terms, b: Terms) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
@@ -134,9 +144,9 @@ fn dot(a: [f64; 3], b: [f64; 3]) -> f64 {
 mod tests {
     use super::*;
 
-    /// A machine that takes 4 ms a step, 0.5 ms a row and 1 ms for 4,096 pairs.
+    /// A machine that takes 4 ms a step, 0.1 ms a row, 1 ms for 2,048 keys and for 65,536 pairs.
     fn machine(load: Load) -> f64 {
-        4.0 + 0.5 * load.rows + load.pairs / 4096.0
+        4.0 + 0.1 * load.rows + load.keys / 2048.0 + load.pairs / 65_536.0
     }
 
     fn decode() -> Load {
@@ -164,7 +174,7 @@ mod tests {
     fn a_step_keeps_to_its_time_wherever_the_chunk_lies() {
         let cost = learned();
         let alone = machine(decode());
-        for start in [0, 500, 1000, 2000] {
+        for start in [0, 500, 1000, 4000] {
             let mut step = decode();
             step.add(Load::of(start, cost.allowance(decode(), 1).tokens(start)));
             let times = machine(step) / alone;
