@@ -201,3 +201,19 @@ fn without_a_cache_nothing_is_kept() {
     }
     assert_eq!(pool.counts().queried_tokens, 0);
 }
+
+#[test]
+fn a_cached_block_is_not_room_twice() {
+    let mut pool = pool(4);
+    run(&mut pool, 0, &numbers(70));
+    let mut s = waiting(1, &numbers(128));
+    pool.prepare(&mut s);
+    assert!(pool.can_start(&s, 0) && !pool.can_start(&s, 1), "two of its four are cached");
+    let mut s = start(&mut pool, s);
+    assert_eq!((s.blocks.len(), s.computed), (4, 64));
+    let mut same = waiting(2, &numbers(70));
+    pool.prepare(&mut same);
+    assert!(!pool.can_start(&same, 0), "two are shared, the third is nowhere");
+    pool.take_back(&mut s);
+    assert!(pool.can_start(&same, 1));
+}

@@ -63,8 +63,8 @@ impl Bench {
 }
 
 /// The tokens of all choices, and the summary; the request must have succeeded.
-fn read(events: Receiver<Event>) -> (Vec<TokenId>, Summary) {
-    let events = hear(events);
+fn read(mut events: Receiver<Event>) -> (Vec<TokenId>, Summary) {
+    let events: Vec<Event> = std::iter::from_fn(|| events.try_recv().ok()).collect();
     let token = |e: &Event| if let Event::Token(t) = e { Some(t.token) } else { None };
     let tokens = events.iter().filter_map(token).collect();
     match events.last() {
