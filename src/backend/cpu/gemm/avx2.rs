@@ -5,6 +5,7 @@
 //! Eight-bit weights are taken as signed and their sign is moved to the activation: 2 * 128 * 127 = 32,512, one at a time.
 
 use std::arch::x86_64::{
+    _MM_HINT_T0, _mm_prefetch,
     __m128i, __m256, __m256i, _mm_loadu_si128, _mm256_abs_epi8, _mm256_add_epi16, _mm256_add_epi32,
     _mm256_add_ps, _mm256_and_si256, _mm256_castsi256_ps, _mm256_cmpeq_epi8, _mm256_cvtepi32_ps,
     _mm256_cvtepu16_epi32, _mm256_cvtph_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256,
@@ -27,6 +28,12 @@ unsafe impl Simd for Avx2 {
     type W = __m256i;
     type I = __m256i;
     type F = __m256;
+
+    #[inline(always)]
+    unsafe fn prefetch(p: *const u8) {
+        // SAFETY: a hint.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) };
+    }
 
     #[inline(always)]
     unsafe fn nibbles(p: *const u8) -> (Self::W, Self::W) {

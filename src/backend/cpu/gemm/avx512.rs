@@ -1,6 +1,7 @@
 //! AVX-512 with VNNI: 16 outputs side by side, one `vpdpbusd` for four k of all of them.
 
 use std::arch::x86_64::{
+    _MM_HINT_T0, _mm_prefetch,
     __m256i, __m512, __m512i, _mm256_loadu_si256, _mm512_add_ps, _mm512_and_si512,
     _mm512_castsi512_ps, _mm512_cvtepi32_ps, _mm512_cvtepu16_epi32, _mm512_cvtph_ps,
     _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512,
@@ -21,6 +22,12 @@ unsafe impl Simd for Avx512Vnni {
     type W = __m512i;
     type I = __m512i;
     type F = __m512;
+
+    #[inline(always)]
+    unsafe fn prefetch(p: *const u8) {
+        // SAFETY: a hint.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) };
+    }
 
     #[inline(always)]
     unsafe fn nibbles(p: *const u8) -> (Self::W, Self::W) {

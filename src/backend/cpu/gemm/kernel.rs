@@ -160,6 +160,10 @@ pub(crate) unsafe fn quantized<S: Simd, T: Tile, const M: usize>(job: &Job) {
             some_rows::<S, T, M>(job, row);
             row += M;
         }
+        while M > 8 && row + 8 <= rows {
+            some_rows::<S, T, 8>(job, row);
+            row += 8;
+        }
         while M > 4 && row + 4 <= rows {
             some_rows::<S, T, 4>(job, row);
             row += 4;
@@ -175,6 +179,23 @@ pub(crate) unsafe fn quantized<S: Simd, T: Tile, const M: usize>(job: &Job) {
     }
 }
 
+/// Bytes between the tile that is multiplied and the one that is asked for: the arithmetic of many rows on a tile fills
+/// the processor's window, so that it would not ask for the next one by itself in time.
+const AHEAD: usize = 4096;
+
+/// Asks for a part of a tile that comes later, in this panel or the next.
+#[inline(always)]
+unsafe fn ahead<S: Simd, T: Tile>(lines: *const u8, scales: *const f16) {
+    let tiles = AHEAD / (64 * T::LINES);
+    // SAFETY: features, as the trait demands; a prefetch may point anywhere.
+    unsafe {
+        for line in 0..T::LINES * S::LANES / PANEL {
+            S::prefetch(lines.wrapping_add(64 * (tiles * T::LINES + line)));
+        }
+        S::prefetch(scales.wrapping_add(tiles * T::SCALE_SETS * PANEL).cast());
+    }
+}
+
 #[inline(always)]
 unsafe fn some_rows<S: Simd, T: Tile, const M: usize>(job: &Job, row: usize) {
     let groups = job.cols / GROUP;
@@ -185,6 +206,9 @@ unsafe fn some_rows<S: Simd, T: Tile, const M: usize>(job: &Job, row: usize) {
             for t in 0..job.tiles {
                 let lines = job.lines.add(t * T::LINES * 64 + part * 4 * S::LANES);
                 let scales = job.scales.add(t * T::SCALE_SETS * PANEL + part * S::LANES);
+                if row == 0 {
+                    ahead::<S, T>(lines, scales);
+                }
                 let w = T::load::<S>(lines, scales, part);
                 for (r, acc) in acc.iter_mut().enumerate() {
                     let a = job.q.add((row + r) * job.cols + t * GROUP);

@@ -133,7 +133,7 @@ table!(scalar_table, scalar::Plain, 4);
 #[cfg(target_arch = "x86_64")]
 table!(avx2_table, avx2::Avx2, 4, "avx2,fma,f16c");
 #[cfg(target_arch = "x86_64")]
-table!(avx512_table, avx512::Avx512Vnni, 8, "avx512f,avx512bw,avx512vnni,avx2,fma,f16c");
+table!(avx512_table, avx512::Avx512Vnni, 16, "avx512f,avx512bw,avx512vnni,avx2,fma,f16c");
 
 /// The matrix kernels of a tier that this processor has.
 #[derive(Clone, Copy)]

@@ -17,6 +17,9 @@ unsafe impl Simd for Plain {
     type F = [f32; LANES];
 
     #[inline(always)]
+    unsafe fn prefetch(_p: *const u8) {}
+
+    #[inline(always)]
     unsafe fn nibbles(p: *const u8) -> (Self::W, Self::W) {
         // SAFETY: readable for 64 bytes, as the trait demands.
         let bytes = unsafe { p.cast::<Self::W>().read_unaligned() };

@@ -20,6 +20,8 @@ pub(crate) unsafe trait Simd {
     /// `LANES` f32.
     type F: Copy;
 
+    /// A hint that the cache line at `p` will be read soon; `p` may point anywhere.
+    unsafe fn prefetch(p: *const u8);
     /// Low and high nibbles of `4 * LANES` bytes.
     unsafe fn nibbles(p: *const u8) -> (Self::W, Self::W);
     /// `4 * LANES` bytes.
