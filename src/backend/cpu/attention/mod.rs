@@ -20,7 +20,7 @@ pub(super) const SPAN: usize = 256;
 
 /// Query vectors that a unit of several rows aims at: enough to pay for widening keys and values
 /// once, few enough to stay in the second cache.
-const VECTORS: usize = 30;
+const VECTORS: usize = 60;
 
 /// Rows of one sequence in a unit, when `group` heads share a kv head.
 pub(super) fn rows_in_unit(group: usize) -> usize {
@@ -56,7 +56,7 @@ pub(super) struct Work<'a> {
     queries: &'a mut [f32],
     /// `[vectors][SPAN]`: scores, then weights.
     scores: &'a mut [f32],
-    /// Sixteen columns of keys or values, widened.
+    /// Twice sixteen columns of keys or values, widened.
     strip: &'a mut [f32],
     /// `[vectors][d]`, of one span.
     values: &'a mut [f32],
@@ -77,7 +77,7 @@ impl<'a> Work<'a> {
     /// Floats of scratch that units of `rows_in_unit(group)` rows need.
     pub(super) fn floats(group: usize, d: usize) -> usize {
         let n = rows_in_unit(group) * group;
-        n * (3 * d + SPAN + 4) + LANES * d.max(SPAN)
+        n * (3 * d + SPAN + 4) + 2 * LANES * d.max(SPAN)
     }
 
     fn new(memory: &'a mut [f32], vectors: usize, d: usize) -> Self {
@@ -89,7 +89,7 @@ impl<'a> Work<'a> {
         };
         Self {
             vectors,
-            strip: take(LANES * d.max(SPAN)),
+            strip: take(2 * LANES * d.max(SPAN)),
             queries: take(vectors * d),
             scores: take(vectors * SPAN),
             values: take(vectors * d),

@@ -68,24 +68,33 @@ fn pass(vectors: usize, count: usize, i: usize) -> (usize, usize) {
     (i * size + i.min(longer), size + usize::from(i < longer))
 }
 
-/// `acc[m] += sum over i of a[m][i] * b[i]`, where `b[i]` is sixteen elements.
+/// `acc[m][t] += sum over i of a[m][i] * b[i][t]`, where `b[i][t]` is sixteen elements.
+///
+/// `T` of them at once share each broadcast of `a`, and are chains of their own: a single one would
+/// wait for its last sum in every step.
 ///
 /// # Safety
 /// `a` is readable for `M` rows of stride `a_stride` and `k` floats each, `b` for `k` rows of stride
-/// `b_stride` and 16 elements each.
+/// `b_stride` and `T` times 16 elements, `b_tile` apart.
 #[inline(always)]
-unsafe fn multiply<L: Lanes, E: Element, const M: usize>(
+unsafe fn multiply<L: Lanes, E: Element, const M: usize, const T: usize>(
     (a, a_stride): (*const f32, usize),
-    (b, b_stride): (*const E, usize),
+    (b, b_stride, b_tile): (*const E, usize, usize),
     k: usize,
-    acc: &mut [L; M],
+    acc: &mut [[L; T]; M],
 ) {
     for i in 0..k {
         // SAFETY: the caller's promise.
         unsafe {
-            let row = E::load::<L>(b.add(i * b_stride));
+            let mut row = [L::splat(0.0); T];
+            for (t, row) in row.iter_mut().enumerate() {
+                *row = E::load::<L>(b.add(i * b_stride + t * b_tile));
+            }
             for (m, acc) in acc.iter_mut().enumerate() {
-                *acc = L::splat(*a.add(m * a_stride + i)).mul_add(row, *acc);
+                let a = L::splat(*a.add(m * a_stride + i));
+                for (t, acc) in acc.iter_mut().enumerate() {
+                    *acc = a.mul_add(row[t], *acc);
+                }
             }
         }
     }
@@ -110,7 +119,8 @@ macro_rules! with_const {
     };
 }
 
-/// `scores[v][t] = q[v] . k[t]` for the tiles of sixteen tokens that touch `from..to`.
+/// `scores[v][t] = q[v] . k[t]` for the tiles of sixteen tokens that touch `from..to`, both tiles of
+/// a block at once.
 #[inline(always)]
 unsafe fn scores<L: Lanes, E: Element>(
     sight: &Sight<'_, E>,
@@ -119,43 +129,56 @@ unsafe fn scores<L: Lanes, E: Element>(
     work: &mut Work<'_>,
 ) {
     let d = sight.view.head_dim;
-    let vectors = work.vectors;
-    for tile in from / LANES..to.div_ceil(LANES) {
+    let mut tile = from / LANES;
+    while tile < to.div_ceil(LANES) {
         let token = begin + tile * LANES;
         let block = sight.unit.blocks[token / BLOCK_TOKENS];
         let half = token % BLOCK_TOKENS / LANES;
-        let (q, out) = (work.queries.as_ptr(), work.scores.as_mut_ptr());
-        // SAFETY: `half` is 0 or 1; the strip holds `d` or `SPAN` rows, whichever is more.
+        // SAFETY: `half` is 0 or 1; the strip holds two tiles of `d` rows.
         unsafe {
             let keys = sight.view.keys(block, sight.unit.kv_head).add(half * d * LANES);
-            if vectors > L::PASS {
-                widen::<L, E>((keys, LANES), d, work.strip.as_mut_ptr());
-                let strip = work.strip.as_ptr();
-                let count = vectors.div_ceil(L::PASS);
-                for (v, n) in (0..count).map(|i| pass(vectors, count, i)) {
-                    let (q, out) = (q.add(v * d), out.add(v * SPAN + tile * LANES));
-                    with_const!(n, M, one_tile::<L, f32, M>((q, d), strip, out));
-                }
+            if work.vectors > L::PASS && half == 0 && tile + 1 < to.div_ceil(LANES) {
+                tiles_of_scores::<L, E, 2>(keys, d, tile, work);
+                tile += 2;
             } else {
-                with_const!(vectors, M, one_tile::<L, E, M>((q, d), keys, out.add(tile * LANES)));
+                tiles_of_scores::<L, E, 1>(keys, d, tile, work);
+                tile += 1;
             }
         }
     }
 }
 
-/// Scores of `M` query vectors against one tile of sixteen keys.
+/// Scores of all vectors against `T` tiles of sixteen keys, from tile number `tile` of the span on.
 #[inline(always)]
-unsafe fn one_tile<L: Lanes, E: Element, const M: usize>(
-    (q, d): (*const f32, usize),
+unsafe fn tiles_of_scores<L: Lanes, E: Element, const T: usize>(
     keys: *const E,
-    out: *mut f32,
+    d: usize,
+    tile: usize,
+    work: &mut Work<'_>,
 ) {
-    let mut acc = [L::splat(0.0); M];
-    // SAFETY: the callers' promise: M vectors of d floats, a tile of d rows, M rows of scores.
+    let vectors = work.vectors;
+    let (q, out) = (work.queries.as_ptr(), work.scores.as_mut_ptr());
+    // SAFETY: the callers' promise: T tiles of d rows, vectors of d floats, SPAN scores a vector.
     unsafe {
-        multiply::<L, E, M>((q, d), (keys, LANES), d, &mut acc);
-        for (m, acc) in acc.into_iter().enumerate() {
-            acc.store(out.add(m * SPAN));
+        let out = out.add(tile * LANES);
+        if vectors > L::PASS {
+            widen::<L, E>((keys, LANES), T * d, work.strip.as_mut_ptr());
+            let keys = (work.strip.as_ptr(), LANES, d * LANES);
+            let count = vectors.div_ceil(L::PASS);
+            for (v, n) in (0..count).map(|i| pass(vectors, count, i)) {
+                let (q, out) = (q.add(v * d), out.add(v * SPAN));
+                with_const!(n, M, {
+                    let mut acc = [[L::splat(0.0); T]; M];
+                    multiply::<L, f32, M, T>((q, d), keys, d, &mut acc);
+                    store_columns(acc, out, SPAN);
+                });
+            }
+        } else {
+            with_const!(vectors, M, {
+                let mut acc = [[L::splat(0.0); T]; M];
+                multiply::<L, E, M, T>((q, d), (keys, LANES, d * LANES), d, &mut acc);
+                store_columns(acc, out, SPAN);
+            });
         }
     }
 }
@@ -223,7 +246,7 @@ unsafe fn weights<L: Lanes>(
     work.sum[vector] = sum.sum();
 }
 
-/// `values[v] = sum over t in from..to of weight[v][t] * value[t]`, sixteen columns at a time.
+/// `values[v] = sum over t in from..to of weight[v][t] * value[t]`, thirty-two columns at a time.
 #[inline(always)]
 unsafe fn weighted_values<L: Lanes, E: Element>(
     sight: &Sight<'_, E>,
@@ -232,51 +255,83 @@ unsafe fn weighted_values<L: Lanes, E: Element>(
     work: &mut Work<'_>,
 ) {
     let d = sight.view.head_dim;
-    let vectors = work.vectors;
-    let weights = work.scores.as_ptr();
-    let out = work.values.as_mut_ptr();
     let source = Values { sight, begin, to };
-    for column in (0..d).step_by(LANES) {
-        // SAFETY: columns lie inside the rows of values; the strip holds SPAN rows of sixteen.
+    let mut column = 0;
+    while column < d {
+        // SAFETY: `d` is a multiple of 16, so the columns lie inside the rows of values.
         unsafe {
-            if vectors > L::PASS {
-                let strip = work.strip.as_mut_ptr();
-                let mut at = from;
-                while at < to {
-                    let (values, n) = source.piece(at, column);
-                    widen::<L, E>((values, d), n, strip.add((at - from) * LANES));
-                    at += n;
-                }
-                let count = vectors.div_ceil(L::PASS);
-                for (v, n) in (0..count).map(|i| pass(vectors, count, i)) {
-                    let (w, out) = (weights.add(v * SPAN + from), out.add(v * d + column));
-                    with_const!(n, M, {
-                        let mut acc = [L::splat(0.0); M];
-                        multiply::<L, f32, M>((w, SPAN), (strip, LANES), to - from, &mut acc);
-                        store_columns(acc, out, d);
-                    });
-                }
+            if work.vectors > L::PASS && column + 2 * LANES <= d {
+                columns_of_values::<L, E, 2>(&source, column, from, work);
+                column += 2 * LANES;
             } else {
-                with_const!(vectors, M, {
-                    let mut acc = [L::splat(0.0); M];
-                    let mut at = from;
-                    while at < to {
-                        let (values, n) = source.piece(at, column);
-                        multiply::<L, E, M>((weights.add(at), SPAN), (values, d), n, &mut acc);
-                        at += n;
-                    }
-                    store_columns(acc, out.add(column), d);
-                });
+                columns_of_values::<L, E, 1>(&source, column, from, work);
+                column += LANES;
             }
         }
     }
 }
 
+/// `T` times sixteen columns of the weighted values of all vectors.
 #[inline(always)]
-unsafe fn store_columns<L: Lanes, const M: usize>(acc: [L; M], out: *mut f32, stride: usize) {
+unsafe fn columns_of_values<L: Lanes, E: Element, const T: usize>(
+    source: &Values<'_, '_, E>,
+    column: usize,
+    from: usize,
+    work: &mut Work<'_>,
+) {
+    let (d, to, vectors) = (source.sight.view.head_dim, source.to, work.vectors);
+    let (weights, out) = (work.scores.as_ptr(), work.values.as_mut_ptr());
+    // SAFETY: the callers' promise; the strip holds two tiles of SPAN rows.
+    unsafe {
+        if vectors > L::PASS {
+            let strip = work.strip.as_mut_ptr();
+            let mut at = from;
+            while at < to {
+                let (values, n) = source.piece(at, column);
+                for t in 0..T {
+                    let strip = strip.add((t * SPAN + at - from) * LANES);
+                    widen::<L, E>((values.add(t * LANES), d), n, strip);
+                }
+                at += n;
+            }
+            let values = (strip.cast_const(), LANES, SPAN * LANES);
+            let count = vectors.div_ceil(L::PASS);
+            for (v, n) in (0..count).map(|i| pass(vectors, count, i)) {
+                let (w, out) = (weights.add(v * SPAN + from), out.add(v * d + column));
+                with_const!(n, M, {
+                    let mut acc = [[L::splat(0.0); T]; M];
+                    multiply::<L, f32, M, T>((w, SPAN), values, to - from, &mut acc);
+                    store_columns(acc, out, d);
+                });
+            }
+        } else {
+            with_const!(vectors, M, {
+                let mut acc = [[L::splat(0.0); T]; M];
+                let mut at = from;
+                while at < to {
+                    let (values, n) = source.piece(at, column);
+                    let values = (values, d, LANES);
+                    multiply::<L, E, M, T>((weights.add(at), SPAN), values, n, &mut acc);
+                    at += n;
+                }
+                store_columns(acc, out.add(column), d);
+            });
+        }
+    }
+}
+
+/// Writes `M` rows of this stride, `T` times sixteen floats each.
+#[inline(always)]
+unsafe fn store_columns<L: Lanes, const M: usize, const T: usize>(
+    acc: [[L; T]; M],
+    out: *mut f32,
+    stride: usize,
+) {
     for (m, acc) in acc.into_iter().enumerate() {
-        // SAFETY: the caller's promise: M rows of this stride, 16 floats each.
-        unsafe { acc.store(out.add(m * stride)) };
+        for (t, acc) in acc.into_iter().enumerate() {
+            // SAFETY: the caller's promise.
+            unsafe { acc.store(out.add(m * stride + t * LANES)) };
+        }
     }
 }
 
