@@ -282,4 +282,42 @@ mod tests {
             }
         });
     }
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn halves_keep_nan_and_stay_finite_otherwise() {
+        use crate::backend::cpu::gemm::Tier;
+        #[target_feature(enable = "avx2,fma,f16c")]
+        fn avx2(x: &[f32; LANES]) -> [f16; LANES] {
+            // SAFETY: the array holds 16 floats.
+            halves(unsafe { Avx2::load(x.as_ptr()) })
+        }
+        #[target_feature(enable = "avx512f")]
+        fn avx512(x: &[f32; LANES]) -> [f16; LANES] {
+            // SAFETY: the array holds 16 floats.
+            halves(unsafe { Avx512::load(x.as_ptr()) })
+        }
+        #[inline(always)]
+        fn halves<L: Lanes>(x: L) -> [f16; LANES] {
+            let mut halves = [f16::ZERO; LANES];
+            // SAFETY: the array holds 16 halves.
+            unsafe { x.store_f16(halves.as_mut_ptr()) };
+            halves
+        }
+        let mut x = [1.0; LANES];
+        (x[0], x[5], x[7], x[15]) = (f32::NAN, f32::INFINITY, -1e9, -f32::NAN);
+        let mut tiers = vec![halves(portable(x))];
+        if Tier::Avx2.is_available() {
+            // SAFETY: asked just now.
+            tiers.push(unsafe { avx2(&x) });
+        }
+        if Tier::Avx512.is_available() {
+            // SAFETY: asked just now.
+            tiers.push(unsafe { avx512(&x) });
+        }
+        for got in tiers {
+            assert!(got[0].is_nan() && got[15].is_nan(), "{got:?}");
+            assert_eq!((got[5], got[7], got[1]), (f16::MAX, f16::MIN, f16::ONE));
+        }
+    }
 }

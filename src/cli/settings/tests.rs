@@ -150,6 +150,15 @@ fn an_open_server_on_a_real_address_wants_both_flags() {
 }
 
 #[test]
+fn a_key_beside_an_open_door_is_a_fault() {
+    let open = [("allow-unauthenticated", "true")];
+    let text = faults("", &[("MILLRACE_API_KEY", "sk-0123456789")], &open).join("\n");
+    assert!(text.contains("beside a key"), "{text}");
+    let text = faults("api_key_file = \"keys\"", &[], &open).join("\n");
+    assert!(text.contains("beside a key"), "{text}");
+}
+
+#[test]
 fn values_take_the_forms_they_promise() {
     let text = |t: &str| Raw::Text(t.to_owned());
     let size = |t: &str| values::size(&text(t)).ok();
