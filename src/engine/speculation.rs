@@ -15,8 +15,8 @@ const MATCH_MAX: usize = 4;
 const LENGTH_FIRST: usize = 2;
 const LENGTH_MAX: usize = 8;
 
-/// Longest pause after drafts of which nothing was right. A row costs about an eighth of a step, so
-/// text without repetition loses less than one in a hundred.
+/// Longest pause after drafts of which nothing was right: wrong ones are then computed in one step of
+/// 64 at most.
 const PAUSE_MAX: u32 = 64;
 
 /// One sequence's drafts, and how well they did.
