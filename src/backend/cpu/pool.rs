@@ -1,11 +1,14 @@
 //! The compute pool: the caller is member 0, and `threads - 1` workers help it.
 //!
-//! Units of work come from one atomic cursor, and a job ends when the cursor is exhausted and everybody who *entered* has
-//! left: a worker that the kernel has not scheduled yet never stalls the caller. Between jobs workers spin briefly, since the
-//! next operation of the same step is microseconds away, then park: an idle server uses no processor time.
+//! Each member has a contiguous part of the units, the same in every job of that size, so that it finds in its own cache what
+//! it wrote in the job before; who is done takes from the end of another's part. A job ends when all units are taken and
+//! everybody who *entered* has left: a worker that the kernel has not scheduled yet never stalls the caller. Between jobs
+//! workers spin briefly, since the next operation of the same step is microseconds away, then park: an idle server uses no
+//! processor time.
 
 use std::any::Any;
 use std::cell::UnsafeCell;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -26,14 +29,40 @@ type Work<'a> = dyn Fn(usize, usize) + Sync + 'a;
 
 struct Shared {
     gate: AtomicU64,
-    cursor: AtomicUsize,
+    /// One a member.
+    parts: Box<[Part]>,
     /// Written only while the gate is closed and nobody is inside.
-    job: UnsafeCell<Option<(*const Work<'static>, usize)>>,
+    job: UnsafeCell<Option<*const Work<'static>>>,
     panicked: Mutex<Option<Box<dyn Any + Send>>>,
     sleepers: AtomicUsize,
     sleep: Mutex<()>,
     wake: Condvar,
     stop: AtomicBool,
+}
+
+/// Units that are left of a member's part: the first above 32 bits, the end below. On lines of its own.
+#[repr(align(128))]
+struct Part(AtomicU64);
+
+const FIRST_SHIFT: u32 = 32;
+
+impl Part {
+    fn set(&self, units: Range<usize>) {
+        self.0.store((units.start as u64) << FIRST_SHIFT | units.end as u64, Ordering::Relaxed);
+    }
+
+    /// Takes the first unit, or the last.
+    fn take(&self, from_end: bool) -> Option<usize> {
+        let taken = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |part| {
+            let (first, end) = (part >> FIRST_SHIFT, u64::from(part as u32));
+            let less =
+                if from_end { part.wrapping_sub(1) } else { part.wrapping_add(1 << FIRST_SHIFT) };
+            (first < end).then_some(less)
+        });
+        taken.ok().map(|part| {
+            if from_end { part as u32 as usize - 1 } else { (part >> FIRST_SHIFT) as usize }
+        })
+    }
 }
 
 // SAFETY: `job` is written only by the caller of `run` (which has `&mut Pool`) while the gate is closed and nobody is
@@ -59,7 +88,7 @@ impl Pool {
     pub fn new(threads: usize) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
             gate: AtomicU64::new(0),
-            cursor: AtomicUsize::new(0),
+            parts: (0..threads.max(1)).map(|_| Part(AtomicU64::new(0))).collect(),
             job: UnsafeCell::new(None),
             panicked: Mutex::new(None),
             sleepers: AtomicUsize::new(0),
@@ -85,14 +114,14 @@ impl Pool {
     /// Calls `work(unit, member)` once for every unit below `units`, on all members, and returns when all are done. No order is
     /// promised. A panic in a unit is passed on to the caller after everybody has left; the pool stays usable.
     pub fn run(&mut self, units: usize, work: &Work<'_>) {
-        if self.workers.is_empty() || units <= 1 {
+        if self.workers.is_empty() || units <= 1 || u32::try_from(units).is_err() {
             (0..units).for_each(|unit| work(unit, 0));
             return;
         }
         let shared = &*self.shared;
         shared.open(units, work);
-        let result = catch_unwind(AssertUnwindSafe(|| shared.take_units(work, units, 0)));
-        shared.close(units);
+        let result = catch_unwind(AssertUnwindSafe(|| shared.take_units(work, 0)));
+        shared.close();
         let payload = shared.panicked.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(payload) = result.err().or(payload) {
             resume_unwind(payload);
@@ -106,8 +135,11 @@ impl Shared {
         #[expect(clippy::transmute_ptr_to_ptr, reason = "a cast cannot lengthen a lifetime")]
         let work: *const Work<'static> = unsafe { std::mem::transmute(std::ptr::from_ref(work)) };
         // SAFETY: the gate is closed and nobody is inside, so nobody reads it.
-        unsafe { *self.job.get() = Some((work, units)) };
-        self.cursor.store(0, Ordering::Relaxed);
+        unsafe { *self.job.get() = Some(work) };
+        let members = self.parts.len();
+        for (member, part) in self.parts.iter().enumerate() {
+            part.set(units * member / members..units * (member + 1) / members);
+        }
         let job = (self.gate.load(Ordering::Relaxed) >> JOB_SHIFT) as u32;
         self.gate.store(u64::from(job.wrapping_add(1)) << JOB_SHIFT | OPEN, Ordering::SeqCst);
         if self.sleepers.load(Ordering::SeqCst) > 0 {
@@ -117,8 +149,8 @@ impl Shared {
     }
 
     /// Lets nobody in any more, and waits for those inside.
-    fn close(&self, units: usize) {
-        self.cursor.fetch_max(units, Ordering::Relaxed);
+    fn close(&self) {
+        self.drop_units();
         self.gate.fetch_and(!OPEN, Ordering::AcqRel);
         let mut turns = 0_u32;
         while self.gate.load(Ordering::Acquire) & INSIDE != 0 {
@@ -132,14 +164,19 @@ impl Shared {
         }
     }
 
-    fn take_units(&self, work: &Work<'_>, units: usize, member: usize) {
-        loop {
-            let unit = self.cursor.fetch_add(1, Ordering::Relaxed);
-            if unit >= units {
-                return;
+    /// Does the member's own units from the first on, then others' from the last on.
+    fn take_units(&self, work: &Work<'_>, member: usize) {
+        let (before, own) = self.parts.split_at(member);
+        for (i, part) in own.iter().chain(before).enumerate() {
+            while let Some(unit) = part.take(i > 0) {
+                work(unit, member);
             }
-            work(unit, member);
         }
+    }
+
+    /// After a panic nobody begins another unit.
+    fn drop_units(&self) {
+        self.parts.iter().for_each(|part| part.set(0..0));
     }
 
     /// A worker's life.
@@ -151,13 +188,13 @@ impl Shared {
                 continue;
             }
             // SAFETY: inside an open gate the job is set and nobody writes it.
-            if let Some((work, units)) = unsafe { *self.job.get() } {
+            if let Some(work) = unsafe { *self.job.get() } {
                 // SAFETY: `run` keeps the closure alive until everybody has left.
                 let work = unsafe { &*work };
                 if let Err(payload) =
-                    catch_unwind(AssertUnwindSafe(|| self.take_units(work, units, member)))
+                    catch_unwind(AssertUnwindSafe(|| self.take_units(work, member)))
                 {
-                    self.cursor.fetch_max(units, Ordering::Relaxed);
+                    self.drop_units();
                     *self.panicked.lock().unwrap_or_else(PoisonError::into_inner) = Some(payload);
                 }
             }

@@ -25,14 +25,7 @@ impl Crew<'_> {
             }
             return;
         }
-        // Several pieces a thread, so that one that was descheduled holds nobody up for long.
-        let pieces = self.pool.threads() * 4;
-        let piece = rows.div_ceil(pieces).max((WORTH_SHARING / 4).div_ceil(width));
-        self.pool.run(rows.div_ceil(piece), &|unit, worker| {
-            for row in unit * piece..rows.min((unit + 1) * piece) {
-                one(row, worker);
-            }
-        });
+        self.pool.run(rows, &one);
     }
 
     /// `out = input w`, or `out += input w`; rows of `out` are `stride` apart.

@@ -169,9 +169,6 @@ pub(crate) struct Output<'a> {
     pub(crate) add: bool,
 }
 
-/// Panels in a unit of work at most: small enough to balance, large enough to be worth taking.
-const UNIT_PANELS: usize = 8;
-
 impl Kernels {
     /// `None` if this processor does not have the tier.
     pub fn new(tier: Tier) -> Option<Self> {
@@ -235,13 +232,10 @@ impl Kernels {
         let out = Place { start: output.out.as_mut_ptr(), stride: output.stride, add: output.add };
         for segment in &w.segments {
             let panels = segment.rows.div_ceil(PANEL);
-            let per_unit = (panels / (4 * pool.threads())).clamp(1, UNIT_PANELS);
-            pool.run(panels.div_ceil(per_unit), &|unit, _| {
-                for panel in unit * per_unit..panels.min((unit + 1) * per_unit) {
-                    let job = job(segment, panel, w.cols(), input, &out);
-                    // SAFETY: the processor has the tier; the asserts above bound every pointer of the job; panels write disjoint outputs.
-                    unsafe { (self.kernel(segment.layout))(&job) }
-                }
+            pool.run(panels, &|panel, _| {
+                let job = job(segment, panel, w.cols(), input, &out);
+                // SAFETY: the processor has the tier; the asserts above bound every pointer of the job; panels write disjoint outputs.
+                unsafe { (self.kernel(segment.layout))(&job) }
             });
         }
     }
