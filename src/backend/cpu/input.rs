@@ -1,9 +1,8 @@
 //! The input of the next product: rows that threads fill side by side, as its weights read them.
 
-use super::act::{Acts, GroupMeta};
+use super::act::{self, Acts};
 use super::gemm::{Input, Kernels};
 use super::pack::Packed;
-use super::quant::GROUP;
 use super::registers::{Shared, floats};
 use crate::backend::BackendError;
 
@@ -11,7 +10,6 @@ use crate::backend::BackendError;
 pub(super) struct Activations {
     acts: Acts,
     floats: Vec<f32>,
-    max_rows: usize,
     terms: usize,
 }
 
@@ -33,9 +31,8 @@ pub(super) struct Filling<'a> {
     cols: usize,
     rows: usize,
     terms: usize,
-    q: Option<(Shared<i8>, Shared<GroupMeta>)>,
+    acts: Option<act::Filling<'a>>,
     floats: Option<Shared<f32>>,
-    activations: std::marker::PhantomData<&'a mut Activations>,
 }
 
 impl Activations {
@@ -44,7 +41,6 @@ impl Activations {
         Ok(Self {
             floats: floats(rows, cols)?,
             acts: Acts::with_capacity(2 * rows, cols),
-            max_rows: rows,
             terms: 1,
         })
     }
@@ -57,17 +53,15 @@ impl Activations {
         rows: usize,
         precision: Precision,
     ) -> Filling<'_> {
-        self.acts.set_cols(w.cols());
         self.terms = if precision == Precision::TwoTerms { 2 } else { 1 };
-        let (q, meta) = self.acts.rows_mut(0, self.max_rows * self.terms);
+        let acts = self.acts.begin(rows * self.terms, w.cols());
         Filling {
             kernels,
             cols: w.cols(),
             rows,
             terms: self.terms,
-            q: w.reads_quantized().then(|| (Shared::new(q), Shared::new(meta))),
+            acts: w.reads_quantized().then_some(acts),
             floats: w.reads_float().then(|| Shared::new(&mut self.floats)),
-            activations: std::marker::PhantomData,
         }
     }
 
@@ -89,19 +83,17 @@ impl Filling<'_> {
     /// # Safety
     /// No other thread fills the same row.
     pub(super) unsafe fn fill(&self, row: usize, x: &mut [f32]) {
-        let groups = self.cols / GROUP;
         // SAFETY: the caller's promise; terms of a row are rows of their own.
         unsafe {
             if let Some(floats) = &self.floats {
                 floats.row(row, self.cols).copy_from_slice(x);
             }
-            let Some((q, meta)) = &self.q else { return };
-            let (first, first_meta) = (q.row(row, self.cols), meta.row(row, groups));
-            self.kernels.quantize(x, first, first_meta);
+            let Some(acts) = &self.acts else { return };
+            let first = acts.row(row);
+            self.kernels.quantize(x, first);
             if self.terms == 2 {
-                self.kernels.residual(x, first, first_meta);
-                let second = self.rows + row;
-                self.kernels.quantize(x, q.row(second, self.cols), meta.row(second, groups));
+                self.kernels.residual(x, first);
+                self.kernels.quantize(x, acts.row(self.rows + row));
             }
         }
     }

@@ -9,6 +9,8 @@ mod avx512;
 
 use half::f16;
 
+use super::act::ROUND;
+
 /// Floats in a vector, whatever the machine's registers hold.
 pub(super) const LANES: usize = 16;
 
@@ -57,6 +59,14 @@ pub(super) unsafe trait Lanes: Copy {
     /// Lanes `from..to` of `self`, `fill` elsewhere.
     fn keep(self, from: usize, to: usize, fill: f32) -> Self;
     fn to_array(self) -> [f32; LANES];
+    /// Largest magnitude in both; NaN if there is one.
+    fn largest_magnitude(self, o: Self) -> f32;
+    /// Writes the integers of lanes that hold `1.5 * 2^23 + n`, -127 <= n <= 127, as bytes, and returns their sum. What it
+    /// makes of other lanes is not specified.
+    ///
+    /// # Safety
+    /// `p` is writable for 16 bytes.
+    unsafe fn store_integers(self, p: *mut i8) -> i32;
 
     /// Sum of all lanes: halves are folded onto each other, 16, 8, 4, 2.
     #[inline(always)]
@@ -168,6 +178,19 @@ unsafe impl Lanes for Portable {
     fn to_array(self) -> [f32; LANES] {
         self.0
     }
+    #[inline(always)]
+    fn largest_magnitude(self, o: Self) -> f32 {
+        // As integers they compare the same way, with NaN above everything.
+        let bits = self.zip(o, |a, b| f32::from_bits((a.abs().to_bits()).max(b.abs().to_bits())));
+        f32::from_bits(bits.0.iter().map(|x| x.to_bits()).fold(0, u32::max))
+    }
+    #[inline(always)]
+    unsafe fn store_integers(self, p: *mut i8) -> i32 {
+        let n = self.0.map(|x| x.to_bits().wrapping_sub(ROUND.to_bits()).cast_signed());
+        // SAFETY: the caller's promise.
+        unsafe { p.cast::<[i8; LANES]>().write_unaligned(n.map(|n| n as i8)) };
+        n.iter().fold(0, |sum, n| sum.wrapping_add(*n))
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -181,15 +204,14 @@ pub(super) use self::avx512::Avx512;
 /// Results below `e^-80` are cut to zero so that no product with a half can underflow.
 #[inline(always)]
 pub(super) fn exp<L: Lanes>(x: L) -> L {
-    const SHIFT: f32 = 12_582_912.0;
     const LN2_HIGH: f32 = 0.693_359_4;
     const LN2_LOW: f32 = -2.121_944_4e-4;
     const POLYNOMIAL: [f32; 6] =
         [1.987_569_1e-4, 1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5];
     let low = L::splat(-80.0);
     let inside = x.max(low).min(L::splat(88.0));
-    let shifted = inside.mul_add(L::splat(std::f32::consts::LOG2_E), L::splat(SHIFT));
-    let n = shifted.sub(L::splat(SHIFT));
+    let shifted = inside.mul_add(L::splat(std::f32::consts::LOG2_E), L::splat(ROUND));
+    let n = shifted.sub(L::splat(ROUND));
     let r = n.mul_add(L::splat(-LN2_HIGH), inside);
     let r = n.mul_add(L::splat(-LN2_LOW), r);
     let mut p = L::splat(POLYNOMIAL[0]);

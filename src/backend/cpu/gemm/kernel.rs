@@ -5,7 +5,7 @@
 
 use half::f16;
 
-use super::super::act::GroupMeta;
+use super::super::act::{self, GroupMeta};
 use super::super::pack::PANEL;
 use super::super::quant::GROUP;
 use super::simd::Simd;
@@ -19,6 +19,8 @@ pub(crate) struct Job {
     pub(crate) cols: usize,
     pub(crate) q: *const i8,
     pub(crate) meta: *const GroupMeta,
+    /// Quantised rows in a block.
+    pub(crate) height: usize,
     /// Float activations, for float panels only.
     pub(crate) x: *const f32,
     pub(crate) x_stride: usize,
@@ -196,12 +198,27 @@ unsafe fn ahead<S: Simd, T: Tile>(lines: *const u8, scales: *const f16) {
     }
 }
 
+/// Writes out a loop over `M` rows: a loop that the compiler left one would keep its accumulators in memory.
+macro_rules! for_each_row {
+    ($M:ident, |$r:ident| $body:block) => {
+        for_each_row!(@ $M, $r, $body, 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15)
+    };
+    (@ $M:ident, $r:ident, $body:block, $($row:literal)*) => {
+        $(if $row < $M {
+            let $r = $row;
+            $body
+        })*
+    };
+}
+
+/// `M` rows of one block, from `row` on.
 #[inline(always)]
 unsafe fn some_rows<S: Simd, T: Tile, const M: usize>(job: &Job, row: usize) {
-    let groups = job.cols / GROUP;
+    let first = act::first_cell(row, job.cols / GROUP, job.height);
     for part in 0..PANEL / S::LANES {
         // SAFETY: the caller's promise: every tile, row and group read here is within the job.
         unsafe {
+            let (mut q, mut meta) = (job.q.add(first * GROUP), job.meta.add(first));
             let mut acc = [S::splat(0.0); M];
             for t in 0..job.tiles {
                 let lines = job.lines.add(t * T::LINES * 64 + part * 4 * S::LANES);
@@ -210,15 +227,30 @@ unsafe fn some_rows<S: Simd, T: Tile, const M: usize>(job: &Job, row: usize) {
                     ahead::<S, T>(lines, scales);
                 }
                 let w = T::load::<S>(lines, scales, part);
-                for (r, acc) in acc.iter_mut().enumerate() {
-                    let a = job.q.add((row + r) * job.cols + t * GROUP);
-                    let meta = &*job.meta.add((row + r) * groups + t);
-                    *acc = T::add::<S>(&w, a, meta, *acc);
-                }
+                for_each_row!(M, |r| {
+                    acc[r] = T::add::<S>(&w, q.add(r * GROUP), &*meta.add(r), acc[r]);
+                });
+                q = opaque(q.wrapping_add(job.height * GROUP));
+                meta = opaque(meta.wrapping_add(job.height));
             }
             store::<S, M>(job, row, part, &acc);
         }
     }
+}
+
+/// The same pointer, which the compiler knows nothing about: it would make one index out of several pointers that walk
+/// together, and operands with an index are slow (see [`act`]).
+#[inline(always)]
+fn opaque<P>(p: *const P) -> *const P {
+    #[cfg(target_arch = "x86_64")]
+    {
+        let mut p = p;
+        // SAFETY: no instruction.
+        unsafe { std::arch::asm!("/* {0} */", inout(reg) p, options(pure, nomem, nostack)) };
+        p
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    p
 }
 
 /// Multiplies all rows of a job with a float panel; `weights` reads the 16 weights of one k from element `k * 16` on.

@@ -15,7 +15,8 @@ use std::fmt;
 
 use self::kernel::{Job, Plain, Six};
 use self::simd::Simd;
-use super::act::{self, Acts, GroupMeta};
+use super::act::{self, Acts};
+use super::lanes;
 use super::pack::{Layout, PANEL, Packed, Segment};
 use super::pool::Pool;
 
@@ -71,8 +72,8 @@ impl Tier {
 }
 
 type Kernel = unsafe fn(&Job);
-type Quantize = unsafe fn(&[f32], &mut [i8], &mut [GroupMeta]);
-type Residual = unsafe fn(&mut [f32], &[i8], &[GroupMeta]);
+type Quantize = unsafe fn(&[f32], act::Row<'_>);
+type Residual = unsafe fn(&mut [f32], act::Row<'_>);
 
 /// The kernels of one tier.
 struct Table {
@@ -91,7 +92,7 @@ struct Table {
 
 /// One tier's kernels, compiled with its features: `$rows` activation rows share a tile's weights in registers.
 macro_rules! table {
-    ($name:ident, $simd:ty, $rows:literal $(, $features:literal)?) => {
+    ($name:ident, $simd:ty, $lanes:ty, $rows:literal $(, $features:literal)?) => {
         mod $name {
             use super::*;
 
@@ -101,12 +102,12 @@ macro_rules! table {
             table!(@float $simd, ($($features)?), f32: floats as f32, f16: halves as half::f16, bf16: bfloats as u16);
 
             $(#[target_feature(enable = $features)])?
-            unsafe fn quantize(x: &[f32], q: &mut [i8], meta: &mut [GroupMeta]) {
-                act::quantize_row(x, q, meta);
+            unsafe fn quantize(x: &[f32], row: act::Row<'_>) {
+                act::quantize_row::<$lanes>(x, row);
             }
             $(#[target_feature(enable = $features)])?
-            unsafe fn residual(x: &mut [f32], q: &[i8], meta: &[GroupMeta]) {
-                act::residual_row(x, q, meta);
+            unsafe fn residual(x: &mut [f32], row: act::Row<'_>) {
+                act::residual_row(x, row);
             }
 
             pub(super) static TABLE: Table = Table { four, four_min, five, five_min, six, eight, f32, f16, bf16, quantize, residual };
@@ -129,11 +130,17 @@ macro_rules! table {
     };
 }
 
-table!(scalar_table, scalar::Plain, 4);
+table!(scalar_table, scalar::Plain, lanes::Portable, 4);
 #[cfg(target_arch = "x86_64")]
-table!(avx2_table, avx2::Avx2, 4, "avx2,fma,f16c");
+table!(avx2_table, avx2::Avx2, lanes::Avx2, 4, "avx2,fma,f16c");
 #[cfg(target_arch = "x86_64")]
-table!(avx512_table, avx512::Avx512Vnni, 16, "avx512f,avx512bw,avx512vnni,avx2,fma,f16c");
+table!(
+    avx512_table,
+    avx512::Avx512Vnni,
+    lanes::Avx512,
+    16,
+    "avx512f,avx512bw,avx512vnni,avx2,fma,f16c"
+);
 
 /// The matrix kernels of a tier that this processor has.
 #[derive(Clone, Copy)]
@@ -189,16 +196,16 @@ impl Kernels {
         self.tier
     }
 
-    /// Quantises one row: `q` as long as `x` (a multiple of 32), one `meta` per 32.
-    pub(crate) fn quantize(&self, x: &[f32], q: &mut [i8], meta: &mut [GroupMeta]) {
+    /// Quantises `x`, which is as long as the row.
+    pub(crate) fn quantize(&self, x: &[f32], row: act::Row<'_>) {
         // SAFETY: a `Kernels` exists only for a tier that the processor has.
-        unsafe { (self.table.quantize)(x, q, meta) }
+        unsafe { (self.table.quantize)(x, row) }
     }
 
     /// Leaves of `x` what [`Self::quantize`] lost of it.
-    pub(crate) fn residual(&self, x: &mut [f32], q: &[i8], meta: &[GroupMeta]) {
+    pub(crate) fn residual(&self, x: &mut [f32], row: act::Row<'_>) {
         // SAFETY: a `Kernels` exists only for a tier that the processor has.
-        unsafe { (self.table.residual)(x, q, meta) }
+        unsafe { (self.table.residual)(x, row) }
     }
 
     /// `out[r][n] = x[r] . w[n]` (or `+=`) for all rows of `input` and all outputs of `w`.
@@ -217,11 +224,9 @@ impl Kernels {
             output.stride >= w.rows() && output.out.len() >= (rows - 1) * output.stride + w.rows()
         );
         if w.reads_quantized() {
-            let groups = w.cols() / super::quant::GROUP;
             assert_eq!(input.acts.cols(), w.cols());
-            let filled = rows * input.terms;
-            assert!(input.terms > 0 && input.acts.q().len() >= filled * w.cols());
-            assert!(input.acts.meta().len() >= filled * groups);
+            let filled = (rows * input.terms).next_multiple_of(input.acts.height());
+            assert!(input.terms > 0 && input.acts.meta().len() >= filled * input.acts.groups());
         }
         if w.reads_float() {
             assert!(
@@ -276,6 +281,7 @@ fn job(segment: &Segment, panel: usize, cols: usize, input: &Input<'_>, out: &Pl
         cols,
         q: input.acts.q().as_ptr(),
         meta: input.acts.meta().as_ptr(),
+        height: input.acts.height(),
         x: input.x.as_ptr(),
         x_stride: input.x_stride,
         rows: input.rows,

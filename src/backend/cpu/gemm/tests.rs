@@ -81,10 +81,10 @@ fn product(kernels: Kernels, threads: usize, w: &Packed, x: &[f32], rows: usize)
     let mut pool = Pool::new(threads).unwrap();
     let mut acts = Acts::with_capacity(rows, w.cols().next_multiple_of(GROUP));
     if w.reads_quantized() {
-        acts.set_cols(w.cols());
+        let filling = acts.begin(rows, w.cols());
         for (r, row) in x.chunks(w.cols()).enumerate() {
-            let (q, meta) = acts.rows_mut(r, 1);
-            kernels.quantize(row, q, meta);
+            // SAFETY: one row at a time.
+            kernels.quantize(row, unsafe { filling.row(r) });
         }
     }
     let stride = w.rows() + 3;
@@ -238,11 +238,11 @@ fn terms_and_what_was_there_are_added() {
             let x = activations(rows, 256);
             let one = product(kernels, 1, &w, &x, rows);
             let mut acts = Acts::with_capacity(2 * rows, 256);
-            acts.set_cols(256);
+            let filling = acts.begin(2 * rows, 256);
             for (r, row) in x.chunks(256).enumerate() {
                 for term in 0..2 {
-                    let (q, meta) = acts.rows_mut(term * rows + r, 1);
-                    kernels.quantize(row, q, meta);
+                    // SAFETY: one row at a time.
+                    kernels.quantize(row, unsafe { filling.row(term * rows + r) });
                 }
             }
             let mut out = vec![1.0; rows * 40];

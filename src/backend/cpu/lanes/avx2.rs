@@ -1,21 +1,24 @@
 //! Sixteen lanes in two registers of AVX2, with FMA and F16C.
 
 use std::arch::x86_64::{
-    __m128i, __m256, __m256i, _CMP_LT_OQ, _MM_FROUND_TO_NEAREST_INT, _mm_loadu_si128,
+    __m128i, __m256, __m256i, _CMP_LT_OQ, _MM_FROUND_TO_NEAREST_INT, _mm_add_epi32,
+    _mm_cvtsi128_si32, _mm_loadu_si128, _mm_max_epi32, _mm_packs_epi16, _mm_shuffle_epi32,
     _mm_storeu_si128, _mm256_add_epi32, _mm256_add_ps, _mm256_and_si256, _mm256_andnot_ps,
-    _mm256_blendv_ps, _mm256_castps_si256, _mm256_castsi256_ps, _mm256_cmp_ps, _mm256_cmpgt_epi32,
-    _mm256_cvtph_ps, _mm256_cvtps_ph, _mm256_div_ps, _mm256_fmadd_ps, _mm256_loadu_ps,
-    _mm256_max_ps, _mm256_min_ps, _mm256_mul_ps, _mm256_set1_epi32, _mm256_set1_ps,
-    _mm256_setr_epi32, _mm256_slli_epi32, _mm256_storeu_ps, _mm256_sub_ps,
+    _mm256_blendv_ps, _mm256_castps_si256, _mm256_castsi256_ps, _mm256_castsi256_si128,
+    _mm256_cmp_ps, _mm256_cmpgt_epi32, _mm256_cvtph_ps, _mm256_cvtps_ph, _mm256_div_ps,
+    _mm256_extracti128_si256, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_max_epi32, _mm256_max_ps,
+    _mm256_min_ps, _mm256_mul_ps, _mm256_packs_epi32, _mm256_permute4x64_epi64, _mm256_set1_epi32,
+    _mm256_set1_ps, _mm256_setr_epi32, _mm256_slli_epi32, _mm256_storeu_ps, _mm256_sub_epi32,
+    _mm256_sub_ps,
 };
 
-use super::{F16_MAX, LANES, Lanes, f16};
+use super::{F16_MAX, LANES, Lanes, ROUND, f16};
 
 /// Two AVX2 registers; needs avx2, fma and f16c.
 #[derive(Clone, Copy)]
 pub(in crate::backend::cpu) struct Avx2(__m256, __m256);
 
-const ROUND: i32 = _MM_FROUND_TO_NEAREST_INT;
+const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT;
 
 /// One intrinsic on both halves.
 macro_rules! both {
@@ -62,8 +65,8 @@ unsafe impl Lanes for Avx2 {
         let p = p.cast::<__m128i>();
         // SAFETY: the caller's promise.
         unsafe {
-            _mm_storeu_si128(p, _mm256_cvtps_ph::<ROUND>(inside.0));
-            _mm_storeu_si128(p.add(1), _mm256_cvtps_ph::<ROUND>(inside.1));
+            _mm_storeu_si128(p, _mm256_cvtps_ph::<NEAREST>(inside.0));
+            _mm_storeu_si128(p.add(1), _mm256_cvtps_ph::<NEAREST>(inside.1));
         }
     }
     #[inline(always)]
@@ -131,6 +134,41 @@ unsafe impl Lanes for Avx2 {
             let lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
             let low = one(self.0, fill, lanes, from, to);
             Self(low, one(self.1, fill, lanes, from - 8, to - 8))
+        }
+    }
+    #[inline(always)]
+    fn largest_magnitude(self, o: Self) -> f32 {
+        // SAFETY: see `both!`.
+        unsafe {
+            let sign = _mm256_set1_ps(-0.0);
+            let magnitude = |x: __m256| _mm256_castps_si256(_mm256_andnot_ps(sign, x));
+            let own = _mm256_max_epi32(magnitude(self.0), magnitude(self.1));
+            let other = _mm256_max_epi32(magnitude(o.0), magnitude(o.1));
+            let eight = _mm256_max_epi32(own, other);
+            let four =
+                _mm_max_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256::<1>(eight));
+            let two = _mm_max_epi32(four, _mm_shuffle_epi32::<0b_01_00_11_10>(four));
+            let one = _mm_max_epi32(two, _mm_shuffle_epi32::<0b_10_11_00_01>(two));
+            f32::from_bits(_mm_cvtsi128_si32(one).cast_unsigned())
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_integers(self, p: *mut i8) -> i32 {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let round = _mm256_castps_si256(_mm256_set1_ps(ROUND));
+            let low = _mm256_sub_epi32(_mm256_castps_si256(self.0), round);
+            let high = _mm256_sub_epi32(_mm256_castps_si256(self.1), round);
+            // Packing works within halves of 128 bits; the permutation puts them in order again.
+            let words = _mm256_permute4x64_epi64::<0b_11_01_10_00>(_mm256_packs_epi32(low, high));
+            let (first, second) =
+                (_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words));
+            _mm_storeu_si128(p.cast::<__m128i>(), _mm_packs_epi16(first, second));
+            let eight = _mm256_add_epi32(low, high);
+            let four =
+                _mm_add_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256::<1>(eight));
+            let two = _mm_add_epi32(four, _mm_shuffle_epi32::<0b_01_00_11_10>(four));
+            _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32::<0b_10_11_00_01>(two)))
         }
     }
     #[inline(always)]

@@ -1,14 +1,16 @@
 //! Sixteen lanes in one register of AVX-512.
 
 use std::arch::x86_64::{
-    __m256i, __m512, _CMP_LT_OQ, _MM_FROUND_TO_NEAREST_INT, _mm256_loadu_si256,
-    _mm256_storeu_si256, _mm512_add_epi32, _mm512_add_ps, _mm512_castps_si512, _mm512_castsi512_ps,
-    _mm512_cmp_ps_mask, _mm512_cvtph_ps, _mm512_cvtps_ph, _mm512_div_ps, _mm512_fmadd_ps,
-    _mm512_loadu_ps, _mm512_mask_mov_ps, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps,
-    _mm512_set1_ps, _mm512_setzero_ps, _mm512_slli_epi32, _mm512_storeu_ps, _mm512_sub_ps,
+    __m128i, __m256i, __m512, _CMP_LT_OQ, _MM_FROUND_TO_NEAREST_INT, _mm_storeu_si128,
+    _mm256_loadu_si256, _mm256_storeu_si256, _mm512_abs_ps, _mm512_add_epi32, _mm512_add_ps,
+    _mm512_castps_si512, _mm512_castsi512_ps, _mm512_cmp_ps_mask, _mm512_cvtepi32_epi8,
+    _mm512_cvtph_ps, _mm512_cvtps_ph, _mm512_div_ps, _mm512_fmadd_ps, _mm512_loadu_ps,
+    _mm512_mask_mov_ps, _mm512_max_epi32, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps,
+    _mm512_reduce_add_epi32, _mm512_reduce_max_epi32, _mm512_set1_ps, _mm512_setzero_ps,
+    _mm512_slli_epi32, _mm512_storeu_ps, _mm512_sub_epi32, _mm512_sub_ps,
 };
 
-use super::{F16_MAX, LANES, Lanes, f16};
+use super::{F16_MAX, LANES, Lanes, ROUND, f16};
 
 /// One register; needs avx512f.
 #[derive(Clone, Copy)]
@@ -104,6 +106,25 @@ unsafe impl Lanes for Avx512 {
         let inside = ((1_u32 << to) - 1) & !((1_u32 << from) - 1);
         // SAFETY: see `op!`.
         Self(unsafe { _mm512_mask_mov_ps(_mm512_set1_ps(fill), inside as u16, self.0) })
+    }
+    #[inline(always)]
+    fn largest_magnitude(self, o: Self) -> f32 {
+        // SAFETY: see `op!`.
+        unsafe {
+            let magnitude = |x: Self| _mm512_castps_si512(_mm512_abs_ps(x.0));
+            let most = _mm512_max_epi32(magnitude(self), magnitude(o));
+            f32::from_bits(_mm512_reduce_max_epi32(most).cast_unsigned())
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_integers(self, p: *mut i8) -> i32 {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let round = _mm512_castps_si512(_mm512_set1_ps(ROUND));
+            let n = _mm512_sub_epi32(_mm512_castps_si512(self.0), round);
+            _mm_storeu_si128(p.cast::<__m128i>(), _mm512_cvtepi32_epi8(n));
+            _mm512_reduce_add_epi32(n)
+        }
     }
     #[inline(always)]
     fn to_array(self) -> [f32; LANES] {
