@@ -1,7 +1,6 @@
 //! The engine as a state machine: commands in, one step at a time, events out. It has no thread, no
 //! clock and no random numbers of its own.
 
-use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,7 +20,7 @@ use super::sampler::{NotFinite, Sampler};
 use super::scheduler::{Limits, Scheduler, Work};
 use super::sequence::Sequence;
 use crate::backend::{Batch, Slice};
-use crate::model::{Model, ModelSpec};
+use crate::model::{Model, ModelSpec, panic_text};
 
 /// So many failed steps without a good one between them mean that the next will fail too.
 const FAILED_STEPS_MAX: u32 = 3;
@@ -217,7 +216,8 @@ impl Engine {
             outcomes.extend(shares.map(|(work, s)| reader.read(work, s)));
             Ok(())
         };
-        catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| Err(panic_text(&*panic)))
+        catch_unwind(AssertUnwindSafe(run))
+            .unwrap_or_else(|panic| Err(format!("panic: {}", panic_text(&*panic))))
     }
 
     /// Moves the sequences on and sends what the step yielded. What is not finite is an error of the
@@ -410,10 +410,4 @@ impl Engine {
 
 fn count(counter: &AtomicU64, by: u64) {
     counter.fetch_add(by, Ordering::Relaxed);
-}
-
-fn panic_text(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied();
-    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    format!("panic: {}", text.unwrap_or("of an unknown kind"))
 }

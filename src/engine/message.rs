@@ -126,6 +126,10 @@ impl Default for Sampling {
     }
 }
 
+/// The lowest log-probability that is reported, far below any that a softmax yields: JSON has no
+/// infinity, and vLLM puts this in its place.
+pub const LOGPROB_MIN: f32 = -9999.0;
+
 /// Log-probabilities at one position, from the untouched logits.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Logprobs {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use ::metrics::{Histogram, counter, describe_counter, describe_gauge, gauge, histogram};
 use axum::extract::State;
@@ -95,11 +95,6 @@ impl RequestMetrics {
         h.decode.record(summary.decode);
         h.prompt.record(prompt_tokens as f64);
         h.generation.record(self.generated as f64);
-    }
-
-    /// Since the request was submitted.
-    pub fn elapsed(&self) -> Duration {
-        self.started.elapsed()
     }
 }
 

@@ -8,6 +8,10 @@ pub mod load;
 mod open;
 #[cfg(test)]
 mod oracle_tests;
+#[cfg(test)]
+pub(crate) mod testing;
+
+use std::any::Any;
 
 use crate::backend::{Batch, BlockId};
 pub use open::{Opened, check_backend, open};
@@ -47,6 +51,13 @@ impl<'a> Logits<'a> {
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct StepError(pub String);
+
+/// The first line of what a panic in a model's code says.
+pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+    text.and_then(|t| t.lines().next()).unwrap_or("no reason was given")
+}
 
 /// A model as the engine drives it: one step at a time, from one thread.
 pub trait Model: Send {

@@ -4,15 +4,14 @@ mod limits;
 #[cfg(test)]
 mod tests;
 
-use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-use super::Model;
 use super::arch::{Description, describe};
 use super::decoder::{Decoder, Limits};
 use super::load::gguf::{Gguf, LoadError, Metadata};
 use super::load::{digest, end_tokens};
+use super::{Model, panic_text};
 use crate::backend::candle::{CandleBackend, Place};
 use crate::backend::cpu::{self, CpuBackend};
 use crate::backend::{Backend, BackendError, TensorSource};
@@ -49,13 +48,6 @@ pub fn open(
     catch_unwind(AssertUnwindSafe(|| open_checked(path, backend, engine))).unwrap_or_else(|panic| {
         Err(LoadError::new(path, format!("loading failed: {}", panic_text(panic.as_ref()))))
     })
-}
-
-/// The first line of what a panic says.
-fn panic_text(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-    text.and_then(|t| t.lines().next()).unwrap_or("no reason was given")
 }
 
 fn open_checked(

@@ -2,29 +2,18 @@
 //! products with it and nothing else: not the reader of files, not the cache, not the attention.
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use candle_core::quantized::gguf_file::Content;
 use candle_core::{Device as CandleDevice, Result as CandleResult, Tensor};
 use candle_transformers::models::{quantized_gemma3, quantized_llama, quantized_qwen2};
 
 use super::Model;
-use super::arch::{Description, describe};
+use super::arch::Description;
 use super::decoder::{Decoder, Limits};
-use super::load::gguf::Gguf;
+use super::testing::{GEMMA3, QWEN2, SMOLLM2, described, model_path};
 use crate::backend::candle::{CandleBackend, Place};
 use crate::backend::{Activation, Batch, BlockId, KvDtype, LogitRows, Slice};
-
-/// A test model's file; `make models` fetches them.
-fn model_path(file: &str) -> PathBuf {
-    let folder = std::env::var_os("MILLRACE_TEST_MODELS").map_or_else(
-        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/.cache/models")),
-        PathBuf::from,
-    );
-    let path = folder.join(file);
-    assert!(path.exists(), "{} is missing: run `make models`", path.display());
-    path
-}
 
 /// One sequence of candle-transformers: tokens and the position of the first to the last logits.
 type Oracle = Box<dyn FnMut(&Tensor, usize) -> CandleResult<Tensor>>;
@@ -105,8 +94,7 @@ fn worst_difference(
 
 /// The model on candle, and its description changed by `change` first.
 fn open_changed(path: &Path, change: impl Fn(&mut Description)) -> Decoder<CandleBackend> {
-    let gguf = Gguf::open(path).unwrap();
-    let mut description = describe(&gguf.metadata, &gguf.tensors, &gguf.unusable).unwrap();
+    let mut description = described(path);
     change(&mut description);
     let limits = Limits {
         max_rows: 64,
@@ -125,7 +113,7 @@ fn llama_agrees_with_candle_transformers() {
         &[504, 3575, 282, 4649, 314, 7042, 30, 504, 2086, 282],
         &[31530, 549, 253, 2470, 563, 253, 13078, 30, 198, 198],
     ];
-    let path = model_path("SmolLM2-135M-Instruct.Q4_1.gguf");
+    let path = model_path(SMOLLM2);
     let mut model = open_changed(&path, |_| {});
     let worst = worst_difference(&mut model, &mut oracle!(quantized_llama)(&path), tokens, CHUNKED);
     assert!(worst < 1e-3, "{worst}");
@@ -139,7 +127,7 @@ fn gemma3_agrees_with_candle_transformers() {
         &[2, 818, 5279, 529, 7001, 563, 9079, 236_761, 669, 5279],
         &[2, 54_593, 786, 496, 3925, 1003, 496, 16_288, 236_761, 107],
     ];
-    let path = model_path("gemma-3-270m-Q4_K_M.gguf");
+    let path = model_path(GEMMA3);
     let mut model = open_changed(&path, |d| d.activation = Activation::Silu);
     let worst = worst_difference(&mut model, &mut oracle!(quantized_gemma3)(&path), tokens, PLAIN);
     assert!(worst < 1e-3, "{worst}");
@@ -151,7 +139,7 @@ fn qwen2_agrees_with_candle_transformers() {
         &[785, 6722, 315, 9625, 374, 12095, 13, 576, 6722, 315],
         &[40451, 752, 264, 3364, 911, 264, 12305, 13, 198, 198],
     ];
-    let path = model_path("qwen2.5-coder-0.5b-instruct-Q4_K_M.gguf");
+    let path = model_path(QWEN2);
     let mut model = open_changed(&path, |_| {});
     let worst = worst_difference(&mut model, &mut oracle!(quantized_qwen2)(&path), tokens, PLAIN);
     assert!(worst < 1e-3, "{worst}");

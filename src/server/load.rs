@@ -12,6 +12,7 @@ use crate::cli::source::{ModelSource, resolve};
 use crate::config::{Config, LEGACY_NAMES, NamesConfig};
 use crate::engine;
 use crate::http::Served;
+use crate::model::load::hex;
 use crate::model::{self, Model};
 use crate::text::Text;
 
@@ -123,7 +124,7 @@ fn fingerprint(opened: &Opened, kv_dtype: KvDtype) -> String {
         // No two lists of parts run together the same way.
         hash.update([0]);
     }
-    format!("fp_{}", pull::hex(&hash.finalize()[..FINGERPRINT_BYTES]))
+    format!("fp_{}", hex(&hash.finalize()[..FINGERPRINT_BYTES]))
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ use std::sync::Arc;
 pub use detokenize::Detokenizer;
 #[cfg(feature = "fake-model")]
 pub use fake::FAKE_END;
-pub use stop::{MAX_STOP_BYTES, MAX_STOPS, StopError, StopSet};
+pub use stop::{STOP_BYTES_MAX, STOPS_MAX, StopError, StopSet};
 pub use stream::{Piece, TextStream};
 pub use template::{ChatMessage, ChatOptions, Json, TemplateError};
 

@@ -11,18 +11,18 @@ use crate::engine::message::{StopWatch, TokenId};
 use crate::text::{Detokenizer, Text};
 
 /// Most stop strings of one request.
-pub const MAX_STOPS: usize = 16;
+pub const STOPS_MAX: usize = 16;
 /// Longest stop string.
-pub const MAX_STOP_BYTES: usize = 4096;
+pub const STOP_BYTES_MAX: usize = 4096;
 
 /// Why stop strings were refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StopError {
-    #[error("more than {MAX_STOPS} stop strings")]
+    #[error("more than {STOPS_MAX} stop strings")]
     TooMany,
     #[error("stop string {index} is empty")]
     Empty { index: usize },
-    #[error("stop string {index} is longer than {MAX_STOP_BYTES} bytes")]
+    #[error("stop string {index} is longer than {STOP_BYTES_MAX} bytes")]
     TooLong { index: usize },
 }
 
@@ -73,15 +73,15 @@ pub struct StopSet {
 }
 
 impl StopSet {
-    /// At most [`MAX_STOPS`] strings, none empty, none longer than [`MAX_STOP_BYTES`].
+    /// At most [`STOPS_MAX`] strings, none empty, none longer than [`STOP_BYTES_MAX`].
     pub fn new<S: AsRef<str>>(stops: &[S]) -> Result<Self, StopError> {
-        if stops.len() > MAX_STOPS {
+        if stops.len() > STOPS_MAX {
             return Err(StopError::TooMany);
         }
         for (index, stop) in stops.iter().enumerate() {
             match stop.as_ref().len() {
                 0 => return Err(StopError::Empty { index }),
-                1..=MAX_STOP_BYTES => {}
+                1..=STOP_BYTES_MAX => {}
                 _ => return Err(StopError::TooLong { index }),
             }
         }

@@ -1,9 +1,10 @@
 //! What tests of several modules need: the real models' texts, made once.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{LazyLock, OnceLock};
 
 use crate::model::load::gguf::{Gguf, Metadata};
+use crate::model::testing::{GEMMA3, QWEN2, SMOLLM2, model_path};
 use crate::text::Text;
 
 /// A model of the tests, its golden files' name, and its text side.
@@ -13,11 +14,9 @@ pub(super) struct Real {
     text: OnceLock<Text>,
 }
 
-pub(super) static SMOLLM: Real =
-    Real::new("smollm2-135m-instruct", "SmolLM2-135M-Instruct.Q4_1.gguf");
-pub(super) static GEMMA: Real = Real::new("gemma-3-270m", "gemma-3-270m-Q4_K_M.gguf");
-pub(super) static QWEN: Real =
-    Real::new("qwen2.5-coder-0.5b-instruct", "qwen2.5-coder-0.5b-instruct-Q4_K_M.gguf");
+pub(super) static SMOLLM: Real = Real::new("smollm2-135m-instruct", SMOLLM2);
+pub(super) static GEMMA: Real = Real::new("gemma-3-270m", GEMMA3);
+pub(super) static QWEN: Real = Real::new("qwen2.5-coder-0.5b-instruct", QWEN2);
 
 pub(super) static FAKE: LazyLock<Text> = LazyLock::new(|| Text::fake(300));
 
@@ -27,12 +26,7 @@ impl Real {
     }
 
     pub(super) fn metadata(&self) -> Metadata {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let folder = std::env::var_os("MILLRACE_TEST_MODELS")
-            .map_or_else(|| root.join(".cache/models"), PathBuf::from);
-        let path = folder.join(self.file);
-        assert!(path.exists(), "{} is missing: run `make models`", path.display());
-        Gguf::open(&path).unwrap().metadata
+        Gguf::open(&model_path(self.file)).unwrap().metadata
     }
 
     pub(super) fn text(&self) -> &Text {

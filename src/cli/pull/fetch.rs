@@ -4,7 +4,6 @@
 //! within one file system) by whoever holds the model's lock. A run that was killed leaves that hidden
 //! folder; the next one holds the lock, so it knows that nobody uses it, and removes it.
 
-use std::fmt::Write as _;
 use std::fs::{self, File, TryLockError};
 use std::io::{Read, Write as _};
 use std::path::{Path, PathBuf};
@@ -16,6 +15,7 @@ use super::progress::Progress;
 use super::table::BuiltIn;
 use super::{Interrupt, PullError, pip};
 use crate::cli::output::say;
+use crate::model::load::hex;
 
 const TRY_LOCK_EVERY: Duration = Duration::from_millis(200);
 
@@ -147,12 +147,4 @@ fn hash_of(path: &Path, interrupt: &Interrupt) -> Result<String, PullError> {
             n => hash.update(&buffer[..n]),
         }
     }
-}
-
-/// Lower-case hexadecimal.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut out, byte| {
-        let _ = write!(out, "{byte:02x}");
-        out
-    })
 }

@@ -14,7 +14,7 @@ use super::output::{print, say};
 use super::serve::Signals;
 use super::settings::{self, CommandLine, Layers, Setting, nearest};
 use super::{Failure, Outcome};
-pub(crate) use fetch::{fetch, hex, present};
+pub(crate) use fetch::{fetch, present};
 pub(crate) use table::{BUILT_IN, BuiltIn, by_name};
 
 /// Options of the command.

@@ -16,14 +16,11 @@ use adjust::Adjuster;
 use math::{argmax, log_sum_exp, peak};
 use pick::Picker;
 
-use super::message::{Logprobs, Sampling, TokenId};
+use super::message::{LOGPROB_MIN, Logprobs, Sampling, TokenId};
 use super::random;
 
 /// Below this temperature the most probable token is taken.
 const GREEDY_BELOW: f32 = 1e-5;
-
-/// The lowest log-probability that is reported: JSON has no infinity.
-const LOWEST_LOGPROB: f32 = -9999.0;
 
 /// The model yielded NaN or +infinity: whatever was chosen from it would be silently wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,9 +101,9 @@ impl Sampler {
             if max == f32::NEG_INFINITY {
                 return -(logits.len() as f32).ln();
             }
-            ((f64::from(logit) - norm) as f32).max(LOWEST_LOGPROB)
+            ((f64::from(logit) - norm) as f32).max(LOGPROB_MIN)
         };
-        let own = logits.get(token as usize).map_or(LOWEST_LOGPROB, |&logit| logprob(logit));
+        let own = logits.get(token as usize).map_or(LOGPROB_MIN, |&logit| logprob(logit));
         let best = self.picker.best(logits, top as usize);
         Logprobs { own, top: best.map(|(id, logit)| (id, logprob(logit))).collect() }
     }

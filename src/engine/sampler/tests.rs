@@ -190,7 +190,7 @@ fn rows_without_numbers_are_an_error_and_rows_without_hope_are_not() {
     assert!((sampled.logprobs.unwrap().own + 4.0_f32.ln()).abs() < 1e-6);
     let row = [0.0, f32::NEG_INFINITY];
     let own = Sampler::new(2).score(&row, 1, 0).unwrap().own;
-    assert_eq!(own.to_bits(), LOWEST_LOGPROB.to_bits());
+    assert_eq!(own.to_bits(), LOGPROB_MIN.to_bits());
 }
 
 #[test]

@@ -36,12 +36,16 @@ pub fn digest(path: &Path, header_bytes: u64) -> io::Result<String> {
         hash.update(&*piece);
         at += STRIDE_BYTES;
     }
-    let mut hex = String::new();
-    for byte in hash.finalize() {
+    Ok(hex(&hash.finalize()))
+}
+
+/// Lower-case hexadecimal.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut out, byte| {
         // Writing to a string cannot fail.
-        let _ = write!(hex, "{byte:02x}");
-    }
-    Ok(hex)
+        let _ = write!(out, "{byte:02x}");
+        out
+    })
 }
 
 #[cfg(test)]

@@ -5,4 +5,5 @@ mod end_tokens;
 pub mod gguf;
 
 pub use digest::digest;
+pub(crate) use digest::hex;
 pub use end_tokens::end_tokens;

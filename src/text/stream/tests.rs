@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::TextStream;
 use crate::engine::message::TokenId;
-use crate::text::stop::{MAX_STOP_BYTES, MAX_STOPS, StopError, StopSet};
+use crate::text::stop::{STOP_BYTES_MAX, STOPS_MAX, StopError, StopSet};
 use crate::text::testing::FAKE;
 
 /// Where the first stop string begins, looked for in the simplest way: the least end, then the least
@@ -135,8 +135,8 @@ proptest! {
 #[test]
 fn bounds_on_stop_strings() {
     assert_eq!(StopSet::new(&["a", ""]).unwrap_err(), StopError::Empty { index: 1 });
-    assert_eq!(StopSet::new(&vec!["a"; MAX_STOPS + 1]).unwrap_err(), StopError::TooMany);
-    let long = "x".repeat(MAX_STOP_BYTES + 1);
+    assert_eq!(StopSet::new(&vec!["a"; STOPS_MAX + 1]).unwrap_err(), StopError::TooMany);
+    let long = "x".repeat(STOP_BYTES_MAX + 1);
     assert_eq!(StopSet::new(&[long.as_str()]).unwrap_err(), StopError::TooLong { index: 0 });
     assert!(StopSet::new(&[&long[1..]]).is_ok());
     assert!(StopSet::new::<&str>(&[]).is_ok());
@@ -146,7 +146,7 @@ fn bounds_on_stop_strings() {
 fn many_long_stops_take_no_quadratic_time() {
     let a = FAKE.encode("a", false, false)[0];
     let seconds = |stop_bytes: usize| {
-        let stops = (0..MAX_STOPS).map(|i| format!("{}{i}", "a".repeat(stop_bytes)));
+        let stops = (0..STOPS_MAX).map(|i| format!("{}{i}", "a".repeat(stop_bytes)));
         let set = StopSet::new(&stops.collect::<Vec<_>>()).unwrap();
         let once = || {
             let start = Instant::now();

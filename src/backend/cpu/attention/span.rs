@@ -119,6 +119,35 @@ macro_rules! with_const {
     };
 }
 
+/// `out[v][t] = sum over i of a[v][i] * strip[t][i]` for `T` tiles of a strip, each of `tile_rows`
+/// rows of sixteen floats, and any number of vectors, as many at once as registers hold.
+///
+/// # Safety
+/// `a` is readable for `vectors` rows of its stride and `k` floats each, `k <= tile_rows`; `out` is
+/// writable for as many rows of its stride and `T` times 16 floats.
+#[inline(always)]
+unsafe fn multiply_strip<L: Lanes, const T: usize>(
+    vectors: usize,
+    (a, a_stride): (*const f32, usize),
+    (strip, tile_rows): (*const f32, usize),
+    k: usize,
+    (out, out_stride): (*mut f32, usize),
+) {
+    let count = vectors.div_ceil(L::PASS);
+    for (v, n) in (0..count).map(|i| pass(vectors, count, i)) {
+        // SAFETY: the caller's promise; passes share the vectors.
+        unsafe {
+            let (a, out) = (a.add(v * a_stride), out.add(v * out_stride));
+            with_const!(n, M, {
+                let mut acc = [[L::splat(0.0); T]; M];
+                let strip = (strip, LANES, tile_rows * LANES);
+                multiply::<L, f32, M, T>((a, a_stride), strip, k, &mut acc);
+                store_columns(acc, out, out_stride);
+            });
+        }
+    }
+}
+
 /// `scores[v][t] = q[v] . k[t]` for the tiles of sixteen tokens that touch `from..to`, both tiles of
 /// a block at once.
 #[inline(always)]
@@ -163,16 +192,7 @@ unsafe fn tiles_of_scores<L: Lanes, E: Element, const T: usize>(
         let out = out.add(tile * LANES);
         if vectors > L::PASS {
             widen::<L, E>((keys, LANES), T * d, work.strip.as_mut_ptr());
-            let keys = (work.strip.as_ptr(), LANES, d * LANES);
-            let count = vectors.div_ceil(L::PASS);
-            for (v, n) in (0..count).map(|i| pass(vectors, count, i)) {
-                let (q, out) = (q.add(v * d), out.add(v * SPAN));
-                with_const!(n, M, {
-                    let mut acc = [[L::splat(0.0); T]; M];
-                    multiply::<L, f32, M, T>((q, d), keys, d, &mut acc);
-                    store_columns(acc, out, SPAN);
-                });
-            }
+            multiply_strip::<L, T>(vectors, (q, d), (work.strip.as_ptr(), d), d, (out, SPAN));
         } else {
             with_const!(vectors, M, {
                 let mut acc = [[L::splat(0.0); T]; M];
@@ -294,16 +314,8 @@ unsafe fn columns_of_values<L: Lanes, E: Element, const T: usize>(
                 }
                 at += n;
             }
-            let values = (strip.cast_const(), LANES, SPAN * LANES);
-            let count = vectors.div_ceil(L::PASS);
-            for (v, n) in (0..count).map(|i| pass(vectors, count, i)) {
-                let (w, out) = (weights.add(v * SPAN + from), out.add(v * d + column));
-                with_const!(n, M, {
-                    let mut acc = [[L::splat(0.0); T]; M];
-                    multiply::<L, f32, M, T>((w, SPAN), values, to - from, &mut acc);
-                    store_columns(acc, out, d);
-                });
-            }
+            let (weights, out) = ((weights.add(from), SPAN), (out.add(column), d));
+            multiply_strip::<L, T>(vectors, weights, (strip, SPAN), to - from, out);
         } else {
             with_const!(vectors, M, {
                 let mut acc = [[L::splat(0.0); T]; M];

@@ -69,11 +69,16 @@ impl World {
         };
         let width = (shape.heads + 2 * case.kv_heads) * case.d;
         let mut world = Self { case, cache, blocks, qkv: noise(99, case.tokens * width) };
-        match case.dtype {
-            KvDtype::F16 => world.write::<f16>(&ops.f16),
-            KvDtype::F32 => world.write::<f32>(&ops.f32),
-        }
+        world.write_all(ops);
         world
+    }
+
+    /// Writes keys and values of all tokens to the cache.
+    fn write_all(&mut self, ops: &Ops) {
+        match self.case.dtype {
+            KvDtype::F16 => self.write::<f16>(&ops.f16),
+            KvDtype::F32 => self.write::<f32>(&ops.f32),
+        }
     }
 
     fn width(&self) -> usize {
@@ -260,7 +265,33 @@ fn a_window_sees_nothing_before_it_even_if_that_is_not_a_number() {
         for x in &mut world.qkv[..540 * 4 * 16] {
             *x = f32::NAN;
         }
-        world.write::<f32>(&ops.f32);
+        world.write_all(ops);
         assert_eq!(before, world.attend(ops, (590, 600), 5, false));
+    }
+}
+
+#[test]
+fn a_value_that_is_not_a_number_reaches_whoever_sees_it() {
+    const TOKEN: usize = 37;
+    let (kv_heads, group, d) = (2, 3, 16);
+    for dtype in [KvDtype::F16, KvDtype::F32] {
+        let case = Case { kv_heads, group, d, tokens: 50, window: None, softcap: None, dtype };
+        for ops in tiers() {
+            let mut world = World::new(case, 0, ops);
+            let first = TOKEN * world.width() + kv_heads * (group + 1) * d;
+            world.qkv[first + 5] = f32::NAN;
+            world.write_all(ops);
+            let at = |row| -> Vec<bool> {
+                let bits = world.attend(ops, (row, row + 1), 1, false);
+                bits.into_iter().map(|b| f32::from_bits(b).is_nan()).collect()
+            };
+            // The first block's rows do not see its tile; the token's own row and those after it do.
+            assert!(!at(31).contains(&true), "{dtype:?}");
+            for row in [TOKEN, TOKEN + 1, 49] {
+                let expected: Vec<bool> =
+                    (0..kv_heads * group * d).map(|i| i < group * d && i % d == 5).collect();
+                assert_eq!(at(row), expected, "{dtype:?} row {row}");
+            }
+        }
     }
 }

@@ -3,11 +3,8 @@
 use std::sync::Arc;
 
 use super::types::{LogprobsBody, TopLogprobs};
-use crate::engine::message::{FinishReason, Logprobs, TokenEvent, TokenId};
+use crate::engine::message::{FinishReason, LOGPROB_MIN, Logprobs, TokenEvent, TokenId};
 use crate::text::{StopSet, Text, TextStream};
-
-/// JSON has no infinity; this is far below any log-probability that a softmax yields (vLLM's choice).
-const LOGPROB_MIN: f32 = -9999.0;
 
 /// How the answer's text is made: the same for all choices of a request.
 #[derive(Debug, Clone)]

@@ -9,6 +9,7 @@ use super::types::{KNOWN, LATER};
 use crate::engine::message::{CacheSalt, Sampling, TokenId};
 use crate::http::openai::error::ApiError;
 use crate::http::openai::json::{self, Fields, Input, Json, PROMPTS_MAX, wrong_type};
+use crate::text::{STOP_BYTES_MAX, STOPS_MAX};
 
 /// `max_tokens` where the request has none, if the context has room for it.
 pub const DEFAULT_MAX_TOKENS: usize = 16;
@@ -18,9 +19,6 @@ pub const N_MAX: i64 = 20;
 pub const FAN_OUT_MAX: usize = PROMPTS_MAX;
 /// Most alternatives reported for a token.
 pub const LOGPROBS_MAX: i64 = 5;
-/// Most stop strings, and most bytes in one.
-pub const STOPS_MAX: usize = 16;
-pub const STOP_BYTES_MAX: usize = 4_096;
 pub const LOGIT_BIAS_MAX: usize = 1_024;
 /// Either way from 0; each point is worth some steps of waiting.
 pub const PRIORITY_MAX: i64 = 1_000;
@@ -331,7 +329,8 @@ fn report_near_misses(fields: &Fields) {
     }
 }
 
-/// The known field within two edits of `name`, if there is one.
+/// The known field within two edits of `name`, if there is one. A narrower view than the command
+/// line's, which answers an error anyway: here most unknown fields are right ones of other servers.
 fn nearest(name: &str) -> Option<&'static str> {
     /// Shorter names are within two edits of anything.
     const NAME_CHARS_MIN: usize = 4;
@@ -339,24 +338,8 @@ fn nearest(name: &str) -> Option<&'static str> {
         return None;
     }
     let known = KNOWN.fields.iter().chain(KNOWN.inputs);
-    let near = known.map(|known| (edits(name, known), *known)).min()?;
+    let near = known.map(|known| (strsim::levenshtein(name, known), *known)).min()?;
     (near.0 <= 2).then_some(near.1)
-}
-
-/// Levenshtein distance in characters.
-fn edits(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let change = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = change.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]

@@ -4,31 +4,13 @@ mod golden;
 mod invariance;
 mod steps;
 
-use std::path::PathBuf;
-
 use super::{Decoder, Limits};
 use crate::backend::candle::CandleBackend;
 use crate::backend::cpu::CpuBackend;
 use crate::backend::{Batch, BlockId, KvDtype, LogitRows, Slice};
 use crate::config::Kernels;
 use crate::model::Model;
-use crate::model::arch::describe;
-use crate::model::load::gguf::Gguf;
-
-const SMOLLM2: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
-const GEMMA3: &str = "gemma-3-270m-Q4_K_M.gguf";
-const QWEN2: &str = "qwen2.5-coder-0.5b-instruct-Q4_K_M.gguf";
-
-/// A test model's file; `make models` fetches them.
-fn model_path(file: &str) -> PathBuf {
-    let folder = std::env::var_os("MILLRACE_TEST_MODELS").map_or_else(
-        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/.cache/models")),
-        PathBuf::from,
-    );
-    let path = folder.join(file);
-    assert!(path.exists(), "{} is missing: run `make models`", path.display());
-    path
-}
+use crate::model::testing::{GEMMA3, QWEN2, SMOLLM2, described, model_path};
 
 fn limits(rows: usize, blocks: usize) -> Limits {
     Limits {
@@ -42,15 +24,12 @@ fn limits(rows: usize, blocks: usize) -> Limits {
 }
 
 fn open(file: &str, kernels: Kernels, threads: usize, limits: Limits) -> Decoder<CpuBackend> {
-    let gguf = Gguf::open(&model_path(file)).unwrap();
-    let description = describe(&gguf.metadata, &gguf.tensors, &gguf.unusable).unwrap();
-    Decoder::load(CpuBackend::new(Some(threads), kernels).unwrap(), &description, limits).unwrap()
+    let backend = CpuBackend::new(Some(threads), kernels).unwrap();
+    Decoder::load(backend, &described(&model_path(file)), limits).unwrap()
 }
 
 fn open_on_candle(file: &str, backend: CandleBackend, limits: Limits) -> Decoder<CandleBackend> {
-    let gguf = Gguf::open(&model_path(file)).unwrap();
-    let description = describe(&gguf.metadata, &gguf.tensors, &gguf.unusable).unwrap();
-    Decoder::load(backend, &description, limits).unwrap()
+    Decoder::load(backend, &described(&model_path(file)), limits).unwrap()
 }
 
 /// Logits of all rows of one sequence in one step.
