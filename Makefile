@@ -10,10 +10,10 @@ PYTHON ?= python3
 CACHE := .cache
 BIN := target/release/millrace
 
-.PHONY: help run test test-rust test-sdk models lint fmt deny bench image-test cuda-check clean-cache
+.PHONY: help run test test-rust test-sdk models lint fmt deny bench bench-kernels image-test cuda-check clean-cache
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: ## fetch the default model, build, make a key, serve, print a curl line
 	@scripts/run.sh
@@ -43,6 +43,9 @@ fmt: ## format the code
 bench: ## side by side with llama.cpp's server (10 to 30 minutes the first time: it is built from source)
 	$(CARGO) build --release --locked
 	$(PYTHON) scripts/bench-peer.py --bin $(BIN) --cache $(CACHE)
+
+bench-kernels: ## each kernel beside what this processor can do (a minute or two)
+	$(CARGO) bench --locked --features fake-model --bench kernels
 
 image-test: ## build the container image with buildah and start it (root, Debian)
 	scripts/image-test.sh

@@ -8,6 +8,8 @@
 
 pub(crate) mod act;
 mod attention;
+#[doc(hidden)]
+pub mod bench;
 pub mod gemm;
 mod input;
 mod kv;
