@@ -6,6 +6,7 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod portable;
 
 use half::f16;
 
@@ -17,37 +18,49 @@ pub(super) const LANES: usize = 16;
 /// Largest finite f16: what is written to an f16 cache stays finite, so that `0 * v` is 0.
 const F16_MAX: f32 = 65504.0;
 
+/// Some f32 lanes: all that products need of floats.
+///
+/// # Safety
+/// Values of an implementation may be made only on a machine that has the instructions it uses:
+/// code generic over it is reached only through a table that was chosen after asking the machine.
+pub(super) unsafe trait Floats: Copy {
+    /// How many.
+    const LANES: usize;
+    fn splat(x: f32) -> Self;
+    /// # Safety
+    /// `p` is readable for `LANES` floats.
+    unsafe fn load(p: *const f32) -> Self;
+    /// # Safety
+    /// `p` is writable for `LANES` floats.
+    unsafe fn store(self, p: *mut f32);
+    /// # Safety
+    /// `p` is readable for `LANES` halves.
+    unsafe fn load_f16(p: *const f16) -> Self;
+    /// # Safety
+    /// `p` is readable for `LANES` bfloat16.
+    unsafe fn load_bf16(p: *const u16) -> Self;
+    fn add(self, o: Self) -> Self;
+    fn mul(self, o: Self) -> Self;
+    /// `self * m + a`, rounded once.
+    fn mul_add(self, m: Self, a: Self) -> Self;
+}
+
 /// Sixteen f32 lanes.
 ///
 /// Methods that take pointers read or write sixteen elements there; no alignment is needed.
 ///
 /// # Safety
-/// Values of an implementation may be made only on a machine that has the instructions it uses:
-/// code generic over it is reached only through a table that was chosen after asking the machine.
-pub(super) unsafe trait Lanes: Copy {
+/// As for [`Floats`].
+pub(super) unsafe trait Lanes: Floats {
     /// Accumulators that fit the registers beside an operand and a broadcast; at most 8.
     const PASS: usize;
-    fn splat(x: f32) -> Self;
-    /// # Safety
-    /// `p` is readable for 16 floats.
-    unsafe fn load(p: *const f32) -> Self;
-    /// # Safety
-    /// `p` is writable for 16 floats.
-    unsafe fn store(self, p: *mut f32);
-    /// # Safety
-    /// `p` is readable for 16 halves.
-    unsafe fn load_f16(p: *const f16) -> Self;
     /// Rounds to nearest even; beyond the largest half it stays there.
     ///
     /// # Safety
     /// `p` is writable for 16 halves.
     unsafe fn store_f16(self, p: *mut f16);
-    fn add(self, o: Self) -> Self;
     fn sub(self, o: Self) -> Self;
-    fn mul(self, o: Self) -> Self;
     fn div(self, o: Self) -> Self;
-    /// `self * m + a`, rounded once.
-    fn mul_add(self, m: Self, a: Self) -> Self;
     /// `self > o ? self : o`: a NaN on the left gives way.
     fn max(self, o: Self) -> Self;
     /// `self < o ? self : o`
@@ -93,110 +106,11 @@ pub(super) unsafe trait Lanes: Copy {
     }
 }
 
-/// The specification: an array.
-#[derive(Clone, Copy)]
-pub(super) struct Portable([f32; LANES]);
-
-impl Portable {
-    #[inline(always)]
-    fn zip(self, o: Self, f: impl Fn(f32, f32) -> f32) -> Self {
-        Self(std::array::from_fn(|i| f(self.0[i], o.0[i])))
-    }
-}
-
-// SAFETY: nothing but baseline instructions.
-unsafe impl Lanes for Portable {
-    const PASS: usize = 6;
-    #[inline(always)]
-    fn splat(x: f32) -> Self {
-        Self([x; LANES])
-    }
-    #[inline(always)]
-    unsafe fn load(p: *const f32) -> Self {
-        // SAFETY: the caller's promise.
-        Self(unsafe { p.cast::<[f32; LANES]>().read_unaligned() })
-    }
-    #[inline(always)]
-    unsafe fn store(self, p: *mut f32) {
-        // SAFETY: the caller's promise.
-        unsafe { p.cast::<[f32; LANES]>().write_unaligned(self.0) };
-    }
-    #[inline(always)]
-    unsafe fn load_f16(p: *const f16) -> Self {
-        // SAFETY: the caller's promise.
-        let halves = unsafe { p.cast::<[f16; LANES]>().read_unaligned() };
-        Self(halves.map(f16::to_f32))
-    }
-    #[inline(always)]
-    unsafe fn store_f16(self, p: *mut f16) {
-        // In this order a NaN stays one: `max` and `min` answer their right side where either is NaN.
-        let inside = Self::splat(F16_MAX).min(Self::splat(-F16_MAX).max(self));
-        // SAFETY: the caller's promise.
-        unsafe { p.cast::<[f16; LANES]>().write_unaligned(inside.0.map(f16::from_f32)) };
-    }
-    #[inline(always)]
-    fn add(self, o: Self) -> Self {
-        self.zip(o, |a, b| a + b)
-    }
-    #[inline(always)]
-    fn sub(self, o: Self) -> Self {
-        self.zip(o, |a, b| a - b)
-    }
-    #[inline(always)]
-    fn mul(self, o: Self) -> Self {
-        self.zip(o, |a, b| a * b)
-    }
-    #[inline(always)]
-    fn div(self, o: Self) -> Self {
-        self.zip(o, |a, b| a / b)
-    }
-    #[inline(always)]
-    fn mul_add(self, m: Self, a: Self) -> Self {
-        Self(std::array::from_fn(|i| self.0[i].mul_add(m.0[i], a.0[i])))
-    }
-    #[inline(always)]
-    fn max(self, o: Self) -> Self {
-        self.zip(o, |a, b| if a > b { a } else { b })
-    }
-    #[inline(always)]
-    fn min(self, o: Self) -> Self {
-        self.zip(o, |a, b| if a < b { a } else { b })
-    }
-    #[inline(always)]
-    fn zero_where_below(self, x: Self, limit: Self) -> Self {
-        Self(std::array::from_fn(|i| if x.0[i] < limit.0[i] { 0.0 } else { self.0[i] }))
-    }
-    #[inline(always)]
-    fn scale_by_shifted(self, shifted: Self) -> Self {
-        self.zip(shifted, |a, s| f32::from_bits(a.to_bits().wrapping_add(s.to_bits() << 23)))
-    }
-    #[inline(always)]
-    fn keep(self, from: usize, to: usize, fill: f32) -> Self {
-        Self(std::array::from_fn(|i| if (from..to).contains(&i) { self.0[i] } else { fill }))
-    }
-    #[inline(always)]
-    fn to_array(self) -> [f32; LANES] {
-        self.0
-    }
-    #[inline(always)]
-    fn largest_magnitude(self, o: Self) -> f32 {
-        // As integers they compare the same way, with NaN above everything.
-        let bits = self.zip(o, |a, b| f32::from_bits((a.abs().to_bits()).max(b.abs().to_bits())));
-        f32::from_bits(bits.0.iter().map(|x| x.to_bits()).fold(0, u32::max))
-    }
-    #[inline(always)]
-    unsafe fn store_integers(self, p: *mut i8) -> i32 {
-        let n = self.0.map(|x| x.to_bits().wrapping_sub(ROUND.to_bits()).cast_signed());
-        // SAFETY: the caller's promise.
-        unsafe { p.cast::<[i8; LANES]>().write_unaligned(n.map(|n| n as i8)) };
-        n.iter().fold(0, |sum, n| sum.wrapping_add(*n))
-    }
-}
-
 #[cfg(target_arch = "x86_64")]
-pub(super) use self::avx2::Avx2;
+pub(super) use self::avx2::{Avx2, Eight};
 #[cfg(target_arch = "x86_64")]
 pub(super) use self::avx512::Avx512;
+pub(super) use self::portable::Portable;
 
 /// `e^x` to about 2 ulp, 0 below -80; the same bits in every tier.
 ///

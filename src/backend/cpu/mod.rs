@@ -103,6 +103,7 @@ fn choose(kernels: config::Kernels) -> Result<Kernels, BackendError> {
         config::Kernels::Auto => Tier::detect(),
         config::Kernels::Scalar => Tier::Scalar,
         config::Kernels::Avx2 => Tier::Avx2,
+        config::Kernels::AvxVnni => Tier::AvxVnni,
         config::Kernels::Avx512 => Tier::Avx512,
         other => {
             let reason = format!("{other:?} kernels are not built yet");

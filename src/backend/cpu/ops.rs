@@ -184,7 +184,7 @@ tier!(AVX512, avx512, Avx512, "avx512f,avx512bw,avx512vnni,avx2,fma,f16c");
 pub(super) fn of(tier: Tier) -> &'static Ops {
     match tier {
         #[cfg(target_arch = "x86_64")]
-        Tier::Avx2 => &AVX2,
+        Tier::Avx2 | Tier::AvxVnni => &AVX2,
         #[cfg(target_arch = "x86_64")]
         Tier::Avx512 => &AVX512,
         _ => &SCALAR,

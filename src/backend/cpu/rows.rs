@@ -124,7 +124,7 @@ pub(super) fn soft_cap<L: Lanes>(x: L, cap: f32) -> L {
 #[cfg(test)]
 #[expect(clippy::float_cmp, reason = "exact values and equal bits are what is tested")]
 mod tests {
-    use super::super::lanes::Portable;
+    use super::super::lanes::{Floats, Portable};
     use super::*;
 
     fn ramp(n: usize) -> Vec<f32> {
@@ -183,7 +183,7 @@ mod tests {
         let root = (2.0 / std::f64::consts::PI).sqrt();
         let gelu = |x: f64| 0.5 * x * (1.0 + (root * (x + 0.044_715 * x.powi(3))).tanh());
         close(&out, ramp(64).iter().map(|x| 2.0 * gelu(f64::from(*x))));
-        let capped = soft_cap(Portable::splat(7.0), 5.0).to_array();
+        let capped = soft_cap(<Portable>::splat(7.0), 5.0).to_array();
         close(&capped, std::iter::repeat_n(5.0 * (1.4_f64).tanh(), 16));
     }
 }

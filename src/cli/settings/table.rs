@@ -159,7 +159,7 @@ pub(crate) const ALL: &[Setting] = &[
         "auto: the CPU, unless this build has a device of another kind.",
     ),
     setting("kernels", Text("TIER"), "auto").about(
-        "CPU kernels: auto, avx512, avx2, scalar or candle (avxvnni, neon: not built yet)",
+        "CPU kernels: auto, avx512, avxvnni, avx2, scalar or candle (neon: not built yet)",
         "auto: the fastest that this processor runs. scalar and candle are for comparisons.",
     ),
     setting("shutdown-timeout-s", Number("SECONDS"), "30").about(

@@ -6,37 +6,38 @@
 use half::f16;
 
 use super::super::act::{self, GroupMeta};
+use super::super::lanes::Floats;
 use super::super::pack::PANEL;
 use super::super::quant::GROUP;
 use super::simd::Simd;
 
 /// One panel and the rows to multiply it with. Pointers are to the first row, and valid for `rows` of them.
-pub(crate) struct Job {
-    pub(crate) tiles: usize,
-    pub(crate) lines: *const u8,
-    pub(crate) scales: *const f16,
+pub(super) struct Job {
+    pub(super) tiles: usize,
+    pub(super) lines: *const u8,
+    pub(super) scales: *const f16,
     /// Values in a row of activations.
-    pub(crate) cols: usize,
-    pub(crate) q: *const i8,
-    pub(crate) meta: *const GroupMeta,
+    pub(super) cols: usize,
+    pub(super) q: *const i8,
+    pub(super) meta: *const GroupMeta,
     /// Quantised rows in a block.
-    pub(crate) height: usize,
+    pub(super) height: usize,
     /// Float activations, for float panels only.
-    pub(crate) x: *const f32,
-    pub(crate) x_stride: usize,
-    pub(crate) rows: usize,
+    pub(super) x: *const f32,
+    pub(super) x_stride: usize,
+    pub(super) rows: usize,
     /// Terms that each quantised row is the sum of; those of one order are side by side: `[terms][rows]`.
-    pub(crate) terms: usize,
-    pub(crate) out: *mut f32,
-    pub(crate) out_stride: usize,
+    pub(super) terms: usize,
+    pub(super) out: *mut f32,
+    pub(super) out_stride: usize,
     /// The product is added to what `out` holds.
-    pub(crate) add: bool,
+    pub(super) add: bool,
     /// Outputs of this panel that exist: 16 but for the last one.
-    pub(crate) valid: usize,
+    pub(super) valid: usize,
 }
 
 /// A kind of tile, and how one of its rows is added to an accumulator.
-pub(crate) trait Tile {
+pub(super) trait Tile {
     const LINES: usize;
     const SCALE_SETS: usize;
     type Weights<S: Simd>: Copy;
@@ -54,10 +55,10 @@ pub(crate) trait Tile {
 type Loaded<S> = ([<S as Simd>::W; 8], <S as Simd>::F, <S as Simd>::F);
 
 /// Tiles of one scale a group: `BITS` 4, 5 or 8; `ZERO` stands for zero; `MIN` adds a minimum.
-pub(crate) enum Plain<const BITS: u32, const ZERO: i32, const MIN: bool> {}
+pub(super) enum Single<const BITS: u32, const ZERO: i32, const MIN: bool> {}
 
 /// Tiles of 6 bits with a scale for each 16 k.
-pub(crate) enum Six {}
+pub(super) enum Six {}
 
 /// # Safety
 /// As [`Tile::load`].
@@ -77,7 +78,7 @@ unsafe fn load_nibbles<S: Simd>(lines: *const u8) -> [S::W; 8] {
     std::array::from_fn(|g| if g < 4 { pairs[g].0 } else { pairs[g - 4].1 })
 }
 
-impl<const BITS: u32, const ZERO: i32, const MIN: bool> Tile for Plain<BITS, ZERO, MIN> {
+impl<const BITS: u32, const ZERO: i32, const MIN: bool> Tile for Single<BITS, ZERO, MIN> {
     const LINES: usize = match BITS {
         4 => 4,
         5 => 5,
@@ -95,8 +96,8 @@ impl<const BITS: u32, const ZERO: i32, const MIN: bool> Tile for Plain<BITS, ZER
                 let fifths = lines.sub(part * 4 * S::LANES).add(4 * 64 + part * S::LANES / 2);
                 w = std::array::from_fn(|g| S::with_fifth(w[g], fifths.add(8 * g)));
             }
-            let d = S::halves(scales);
-            (w, d, if MIN { S::halves(scales.add(PANEL)) } else { d })
+            let d = S::F::load_f16(scales);
+            (w, d, if MIN { S::F::load_f16(scales.add(PANEL)) } else { d })
         }
     }
 
@@ -110,9 +111,9 @@ impl<const BITS: u32, const ZERO: i32, const MIN: bool> Tile for Plain<BITS, ZER
         // SAFETY: the caller's promise.
         unsafe {
             let zero_sum = if ZERO == 0 { 0 } else { ZERO * (meta.sums[0] + meta.sums[1]) };
-            let dot = S::to_f32(S::dot::<BITS, 8>(w, a, zero_sum));
-            let acc = S::mul_add(dot, S::mul(*d, S::splat(meta.scale)), acc);
-            if MIN { S::mul_add(*m, S::splat(meta.scaled_sum), acc) } else { acc }
+            let dot = S::dot::<BITS, 8>(w, a, zero_sum);
+            let acc = dot.mul_add(d.mul(S::F::splat(meta.scale)), acc);
+            if MIN { m.mul_add(S::F::splat(meta.scaled_sum), acc) } else { acc }
         }
     }
 }
@@ -125,7 +126,9 @@ impl Tile for Six {
     #[inline(always)]
     unsafe fn load<S: Simd>(lines: *const u8, scales: *const f16, _part: usize) -> Loaded<S> {
         // SAFETY: the caller's promise.
-        unsafe { (load_bytes::<S>(lines), S::halves(scales), S::halves(scales.add(PANEL))) }
+        unsafe {
+            (load_bytes::<S>(lines), S::F::load_f16(scales), S::F::load_f16(scales.add(PANEL)))
+        }
     }
 
     #[inline(always)]
@@ -139,11 +142,11 @@ impl Tile for Six {
         unsafe {
             let low: &[S::W; 4] = &std::array::from_fn(|g| w[g]);
             let high: &[S::W; 4] = &std::array::from_fn(|g| w[4 + g]);
-            let scale = S::splat(meta.scale);
-            let dot = S::to_f32(S::dot::<6, 4>(low, a, 32 * meta.sums[0]));
-            let acc = S::mul_add(dot, S::mul(*d0, scale), acc);
-            let dot = S::to_f32(S::dot::<6, 4>(high, a.add(16), 32 * meta.sums[1]));
-            S::mul_add(dot, S::mul(*d1, scale), acc)
+            let scale = S::F::splat(meta.scale);
+            let dot = S::dot::<6, 4>(low, a, 32 * meta.sums[0]);
+            let acc = dot.mul_add(d0.mul(scale), acc);
+            let dot = S::dot::<6, 4>(high, a.add(16), 32 * meta.sums[1]);
+            dot.mul_add(d1.mul(scale), acc)
         }
     }
 }
@@ -153,7 +156,7 @@ impl Tile for Six {
 /// # Safety
 /// As [`Simd`], with the job's pointers valid for what its numbers say.
 #[inline(always)]
-pub(crate) unsafe fn quantized<S: Simd, T: Tile, const M: usize>(job: &Job) {
+pub(super) unsafe fn quantized<S: Simd, T: Tile, const M: usize>(job: &Job) {
     // SAFETY: the caller's promise.
     unsafe {
         let mut row = 0;
@@ -185,17 +188,26 @@ pub(crate) unsafe fn quantized<S: Simd, T: Tile, const M: usize>(job: &Job) {
 /// the processor's window, so that it would not ask for the next one by itself in time.
 const AHEAD: usize = 4096;
 
+/// A hint that the cache line at `p` will be read soon; `p` may point anywhere.
+#[inline(always)]
+fn prefetch(p: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint, of an instruction that every such processor has.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(p.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = p;
+}
+
 /// Asks for a part of a tile that comes later, in this panel or the next.
 #[inline(always)]
-unsafe fn ahead<S: Simd, T: Tile>(lines: *const u8, scales: *const f16) {
+fn ahead<S: Simd, T: Tile>(lines: *const u8, scales: *const f16) {
     let tiles = AHEAD / (64 * T::LINES);
-    // SAFETY: features, as the trait demands; a prefetch may point anywhere.
-    unsafe {
-        for line in 0..T::LINES * S::LANES / PANEL {
-            S::prefetch(lines.wrapping_add(64 * (tiles * T::LINES + line)));
-        }
-        S::prefetch(scales.wrapping_add(tiles * T::SCALE_SETS * PANEL).cast());
+    for line in 0..T::LINES * S::LANES / PANEL {
+        prefetch(lines.wrapping_add(64 * (tiles * T::LINES + line)));
     }
+    prefetch(scales.wrapping_add(tiles * T::SCALE_SETS * PANEL).cast());
 }
 
 /// Writes out a loop over `M` rows: a loop that the compiler left one would keep its accumulators in memory.
@@ -219,7 +231,7 @@ unsafe fn some_rows<S: Simd, T: Tile, const M: usize>(job: &Job, row: usize) {
         // SAFETY: the caller's promise: every tile, row and group read here is within the job.
         unsafe {
             let (mut q, mut meta) = (job.q.add(first * GROUP), job.meta.add(first));
-            let mut acc = [S::splat(0.0); M];
+            let mut acc = [S::F::splat(0.0); M];
             for t in 0..job.tiles {
                 let lines = job.lines.add(t * T::LINES * 64 + part * 4 * S::LANES);
                 let scales = job.scales.add(t * T::SCALE_SETS * PANEL + part * S::LANES);
@@ -258,15 +270,15 @@ fn opaque<P>(p: *const P) -> *const P {
 /// # Safety
 /// As [`quantized`].
 #[inline(always)]
-pub(crate) unsafe fn float<S: Simd>(job: &Job, weights: impl Fn(*const u8, usize) -> S::F) {
+pub(super) unsafe fn float<S: Simd>(job: &Job, weights: impl Fn(*const u8, usize) -> S::F) {
     for row in 0..job.rows {
         for part in 0..PANEL / S::LANES {
             // SAFETY: the caller's promise.
             unsafe {
-                let mut acc = [S::splat(0.0)];
+                let mut acc = [S::F::splat(0.0)];
                 for k in 0..job.cols {
                     let w = weights(job.lines, k * PANEL + part * S::LANES);
-                    acc[0] = S::mul_add(w, S::splat(*job.x.add(row * job.x_stride + k)), acc[0]);
+                    acc[0] = w.mul_add(S::F::splat(*job.x.add(row * job.x_stride + k)), acc[0]);
                 }
                 store::<S, 1>(job, row, part, &acc);
             }
@@ -286,11 +298,11 @@ unsafe fn store<S: Simd, const M: usize>(job: &Job, row: usize, part: usize, acc
             };
             let out = job.out.add(row * job.out_stride + part * S::LANES);
             if job.valid >= (part + 1) * S::LANES {
-                let sum = if add { S::add(S::floats(out), *acc) } else { *acc };
-                S::store(out, sum);
+                let sum = if add { S::F::load(out).add(*acc) } else { *acc };
+                sum.store(out);
             } else {
                 let mut all = [0.0; PANEL];
-                S::store(all.as_mut_ptr(), *acc);
+                acc.store(all.as_mut_ptr());
                 for (i, x) in all.iter().enumerate().take(job.valid.saturating_sub(part * S::LANES))
                 {
                     let out = out.add(i);

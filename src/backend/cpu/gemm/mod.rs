@@ -3,20 +3,22 @@
 //! One source of kernels (`kernel.rs`) over a small set of vector operations (`simd.rs`), compiled once a tier; the table of a tier
 //! is chosen at start. Work is split over the pool by panels of outputs, never over k.
 
+#[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
 mod kernel;
-mod scalar;
+mod maddubs;
+mod plain;
 mod simd;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
 
-use self::kernel::{Job, Plain, Six};
-use self::simd::Simd;
+use self::kernel::{Job, Single, Six};
 use super::act::{self, Acts};
-use super::lanes;
+use super::lanes::{self, Floats};
 use super::pack::{Layout, PANEL, Packed, Segment};
 use super::pool::Pool;
 
@@ -26,13 +28,15 @@ pub enum Tier {
     /// Plain Rust: the specification.
     Scalar,
     Avx2,
+    /// AVX2 with VNNI.
+    AvxVnni,
     /// AVX-512 with VNNI.
     Avx512,
 }
 
 impl Tier {
     /// Every tier, best first.
-    pub const ALL: [Self; 3] = [Self::Avx512, Self::Avx2, Self::Scalar];
+    pub const ALL: [Self; 4] = [Self::Avx512, Self::AvxVnni, Self::Avx2, Self::Scalar];
 
     /// The best tier of this processor.
     pub fn detect() -> Self {
@@ -50,6 +54,8 @@ impl Tier {
                     && is_x86_feature_detected!("f16c")
             }
             #[cfg(target_arch = "x86_64")]
+            Self::AvxVnni => Self::Avx2.is_available() && is_x86_feature_detected!("avxvnni"),
+            #[cfg(target_arch = "x86_64")]
             Self::Avx512 => {
                 Self::Avx2.is_available()
                     && is_x86_feature_detected!("avx512f")
@@ -66,6 +72,7 @@ impl Tier {
         match self {
             Self::Scalar => "scalar",
             Self::Avx2 => "avx2",
+            Self::AvxVnni => "avxvnni",
             Self::Avx512 => "avx512",
         }
     }
@@ -97,9 +104,9 @@ macro_rules! table {
             use super::*;
 
             table!(@quantized $simd, $rows, ($($features)?),
-                four: Plain<4, 8, false>, four_min: Plain<4, 0, true>, five: Plain<5, 16, false>,
-                five_min: Plain<5, 0, true>, six: Six, eight: Plain<8, 128, false>);
-            table!(@float $simd, ($($features)?), f32: floats as f32, f16: halves as half::f16, bf16: bfloats as u16);
+                four: Single<4, 8, false>, four_min: Single<4, 0, true>, five: Single<5, 16, false>,
+                five_min: Single<5, 0, true>, six: Six, eight: Single<8, 128, false>);
+            table!(@float $simd, ($($features)?), f32: load as f32, f16: load_f16 as half::f16, bf16: load_bf16 as u16);
 
             $(#[target_feature(enable = $features)])?
             unsafe fn quantize(x: &[f32], row: act::Row<'_>) {
@@ -118,7 +125,7 @@ macro_rules! table {
     };
     (@float $simd:ty, $features:tt, $($kernel:ident: $read:ident as $type:ty),*) => {
         $(table!(@one $features, $kernel, |job| kernel::float::<$simd>(job, |p, i| {
-            <$simd>::$read(p.cast::<$type>().add(i))
+            <<$simd as simd::Simd>::F as Floats>::$read(p.cast::<$type>().add(i))
         }));)*
     };
     (@one ($($features:literal)?), $kernel:ident, |$job:ident| $body:expr) => {
@@ -130,9 +137,11 @@ macro_rules! table {
     };
 }
 
-table!(scalar_table, scalar::Plain, lanes::Portable, 4);
+table!(scalar_table, plain::Plain<16, 64>, lanes::Portable, 4);
 #[cfg(target_arch = "x86_64")]
-table!(avx2_table, avx2::Avx2, lanes::Avx2, 4, "avx2,fma,f16c");
+table!(avx2_table, avx2::Avx2<false>, lanes::Avx2, 4, "avx2,fma,f16c");
+#[cfg(target_arch = "x86_64")]
+table!(avxvnni_table, avx2::Avx2<true>, lanes::Avx2, 4, "avxvnni,avx2,fma,f16c");
 #[cfg(target_arch = "x86_64")]
 table!(
     avx512_table,
@@ -141,6 +150,10 @@ table!(
     16,
     "avx512f,avx512bw,avx512vnni,avx2,fma,f16c"
 );
+
+// Below the macro that it uses.
+#[cfg(test)]
+mod twins;
 
 /// The matrix kernels of a tier that this processor has.
 #[derive(Clone, Copy)]
@@ -184,6 +197,8 @@ impl Kernels {
             Tier::Scalar => &scalar_table::TABLE,
             #[cfg(target_arch = "x86_64")]
             Tier::Avx2 => &avx2_table::TABLE,
+            #[cfg(target_arch = "x86_64")]
+            Tier::AvxVnni => &avxvnni_table::TABLE,
             #[cfg(target_arch = "x86_64")]
             Tier::Avx512 => &avx512_table::TABLE,
             #[cfg(not(target_arch = "x86_64"))]

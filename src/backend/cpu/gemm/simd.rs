@@ -1,6 +1,6 @@
-//! The vector operations that the kernels are written in. Each tier implements them; the plain one is the specification.
+//! The integer operations that the kernels are written in. Each tier implements them; the plain ones are the specification.
 
-use half::f16;
+use super::super::lanes::Floats;
 
 /// Outputs side by side in one vector, and what a kernel does with them.
 ///
@@ -8,20 +8,16 @@ use half::f16;
 /// the same bits.
 ///
 /// # Safety
-/// The methods may be called only on a processor that has the implementation's features. Pointers must be readable (or
-/// writable) for the lengths that each method names; no alignment is needed.
-pub(crate) unsafe trait Simd {
+/// The methods may be called only on a processor that has the implementation's features. Pointers must be readable for the
+/// lengths that each method names; no alignment is needed.
+pub(super) unsafe trait Simd {
     /// Outputs in a vector: 8 or 16.
-    const LANES: usize;
+    const LANES: usize = Self::F::LANES;
     /// `LANES` rows x 4 k of unsigned bytes.
     type W: Copy;
-    /// `LANES` i32.
-    type I: Copy;
     /// `LANES` f32.
-    type F: Copy;
+    type F: Floats;
 
-    /// A hint that the cache line at `p` will be read soon; `p` may point anywhere.
-    unsafe fn prefetch(p: *const u8);
     /// Low and high nibbles of `4 * LANES` bytes.
     unsafe fn nibbles(p: *const u8) -> (Self::W, Self::W);
     /// `4 * LANES` bytes.
@@ -34,20 +30,5 @@ pub(crate) unsafe trait Simd {
         w: &[Self::W; N],
         a: *const i8,
         zero_sum: i32,
-    ) -> Self::I;
-
-    unsafe fn to_f32(i: Self::I) -> Self::F;
-    /// `LANES` halves.
-    unsafe fn halves(p: *const f16) -> Self::F;
-    /// `LANES` bfloat16.
-    unsafe fn bfloats(p: *const u16) -> Self::F;
-    /// `LANES` floats.
-    unsafe fn floats(p: *const f32) -> Self::F;
-    unsafe fn splat(x: f32) -> Self::F;
-    unsafe fn add(a: Self::F, b: Self::F) -> Self::F;
-    unsafe fn mul(a: Self::F, b: Self::F) -> Self::F;
-    /// `a * b + c`, rounded once.
-    unsafe fn mul_add(a: Self::F, b: Self::F, c: Self::F) -> Self::F;
-    /// Writes `LANES` floats.
-    unsafe fn store(p: *mut f32, f: Self::F);
+    ) -> Self::F;
 }

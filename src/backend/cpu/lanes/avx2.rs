@@ -5,16 +5,20 @@ use std::arch::x86_64::{
     _mm_cvtsi128_si32, _mm_loadu_si128, _mm_max_epi32, _mm_packs_epi16, _mm_shuffle_epi32,
     _mm_storeu_si128, _mm256_add_epi32, _mm256_add_ps, _mm256_and_si256, _mm256_andnot_ps,
     _mm256_blendv_ps, _mm256_castps_si256, _mm256_castsi256_ps, _mm256_castsi256_si128,
-    _mm256_cmp_ps, _mm256_cmpgt_epi32, _mm256_cvtph_ps, _mm256_cvtps_ph, _mm256_div_ps,
-    _mm256_extracti128_si256, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_max_epi32, _mm256_max_ps,
-    _mm256_min_ps, _mm256_mul_ps, _mm256_packs_epi32, _mm256_permute4x64_epi64, _mm256_set1_epi32,
-    _mm256_set1_ps, _mm256_setr_epi32, _mm256_slli_epi32, _mm256_storeu_ps, _mm256_sub_epi32,
-    _mm256_sub_ps,
+    _mm256_cmp_ps, _mm256_cmpgt_epi32, _mm256_cvtepu16_epi32, _mm256_cvtph_ps, _mm256_cvtps_ph,
+    _mm256_div_ps, _mm256_extracti128_si256, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_max_epi32,
+    _mm256_max_ps, _mm256_min_ps, _mm256_mul_ps, _mm256_packs_epi32, _mm256_permute4x64_epi64,
+    _mm256_set1_epi32, _mm256_set1_ps, _mm256_setr_epi32, _mm256_slli_epi32, _mm256_storeu_ps,
+    _mm256_sub_epi32, _mm256_sub_ps,
 };
 
-use super::{F16_MAX, LANES, Lanes, ROUND, f16};
+use super::{F16_MAX, Floats, LANES, Lanes, ROUND, f16};
 
-/// Two AVX2 registers; needs avx2, fma and f16c.
+/// One AVX2 register; needs avx2, fma and f16c.
+#[derive(Clone, Copy)]
+pub(in crate::backend::cpu) struct Eight(__m256);
+
+/// Two of them.
 #[derive(Clone, Copy)]
 pub(in crate::backend::cpu) struct Avx2(__m256, __m256);
 
@@ -29,35 +33,119 @@ macro_rules! both {
 }
 
 // SAFETY: uses avx2, fma and f16c, which the table asks for before it hands out such code.
-unsafe impl Lanes for Avx2 {
-    const PASS: usize = 6;
+unsafe impl Floats for Eight {
+    const LANES: usize = 8;
     #[inline(always)]
     fn splat(x: f32) -> Self {
         // SAFETY: see `both!`.
-        let v = unsafe { _mm256_set1_ps(x) };
-        Self(v, v)
+        Self(unsafe { _mm256_set1_ps(x) })
     }
     #[inline(always)]
     unsafe fn load(p: *const f32) -> Self {
         // SAFETY: the caller's promise.
-        unsafe { Self(_mm256_loadu_ps(p), _mm256_loadu_ps(p.add(8))) }
+        Self(unsafe { _mm256_loadu_ps(p) })
     }
     #[inline(always)]
     unsafe fn store(self, p: *mut f32) {
         // SAFETY: the caller's promise.
+        unsafe { _mm256_storeu_ps(p, self.0) };
+    }
+    #[inline(always)]
+    unsafe fn load_f16(p: *const f16) -> Self {
+        // SAFETY: the caller's promise.
+        Self(unsafe { _mm256_cvtph_ps(_mm_loadu_si128(p.cast::<__m128i>())) })
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(p: *const u16) -> Self {
+        // SAFETY: the caller's promise.
         unsafe {
-            _mm256_storeu_ps(p, self.0);
-            _mm256_storeu_ps(p.add(8), self.1);
+            let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast::<__m128i>()));
+            Self(_mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide)))
+        }
+    }
+    #[inline(always)]
+    fn add(self, o: Self) -> Self {
+        // SAFETY: see `both!`.
+        Self(unsafe { _mm256_add_ps(self.0, o.0) })
+    }
+    #[inline(always)]
+    fn mul(self, o: Self) -> Self {
+        // SAFETY: see `both!`.
+        Self(unsafe { _mm256_mul_ps(self.0, o.0) })
+    }
+    #[inline(always)]
+    fn mul_add(self, m: Self, a: Self) -> Self {
+        // SAFETY: see `both!`.
+        Self(unsafe { _mm256_fmadd_ps(self.0, m.0, a.0) })
+    }
+}
+
+impl Eight {
+    #[inline(always)]
+    pub(in crate::backend::cpu) fn of(register: __m256) -> Self {
+        Self(register)
+    }
+}
+
+impl Avx2 {
+    #[inline(always)]
+    fn of(low: Eight, high: Eight) -> Self {
+        Self(low.0, high.0)
+    }
+    #[inline(always)]
+    fn halves(self) -> (Eight, Eight) {
+        (Eight(self.0), Eight(self.1))
+    }
+}
+
+// SAFETY: as above.
+unsafe impl Floats for Avx2 {
+    const LANES: usize = LANES;
+    #[inline(always)]
+    fn splat(x: f32) -> Self {
+        Self::of(Eight::splat(x), Eight::splat(x))
+    }
+    #[inline(always)]
+    unsafe fn load(p: *const f32) -> Self {
+        // SAFETY: the caller's promise.
+        unsafe { Self::of(Eight::load(p), Eight::load(p.add(8))) }
+    }
+    #[inline(always)]
+    unsafe fn store(self, p: *mut f32) {
+        let (low, high) = self.halves();
+        // SAFETY: the caller's promise.
+        unsafe {
+            low.store(p);
+            high.store(p.add(8));
         }
     }
     #[inline(always)]
     unsafe fn load_f16(p: *const f16) -> Self {
-        let p = p.cast::<__m128i>();
         // SAFETY: the caller's promise.
-        unsafe {
-            Self(_mm256_cvtph_ps(_mm_loadu_si128(p)), _mm256_cvtph_ps(_mm_loadu_si128(p.add(1))))
-        }
+        unsafe { Self::of(Eight::load_f16(p), Eight::load_f16(p.add(8))) }
     }
+    #[inline(always)]
+    unsafe fn load_bf16(p: *const u16) -> Self {
+        // SAFETY: the caller's promise.
+        unsafe { Self::of(Eight::load_bf16(p), Eight::load_bf16(p.add(8))) }
+    }
+    #[inline(always)]
+    fn add(self, o: Self) -> Self {
+        both!(_mm256_add_ps, self, o)
+    }
+    #[inline(always)]
+    fn mul(self, o: Self) -> Self {
+        both!(_mm256_mul_ps, self, o)
+    }
+    #[inline(always)]
+    fn mul_add(self, m: Self, a: Self) -> Self {
+        both!(_mm256_fmadd_ps, self, m, a)
+    }
+}
+
+// SAFETY: as above.
+unsafe impl Lanes for Avx2 {
+    const PASS: usize = 6;
     #[inline(always)]
     unsafe fn store_f16(self, p: *mut f16) {
         // In this order a NaN stays one: `max` and `min` answer their right side where either is NaN.
@@ -70,24 +158,12 @@ unsafe impl Lanes for Avx2 {
         }
     }
     #[inline(always)]
-    fn add(self, o: Self) -> Self {
-        both!(_mm256_add_ps, self, o)
-    }
-    #[inline(always)]
     fn sub(self, o: Self) -> Self {
         both!(_mm256_sub_ps, self, o)
     }
     #[inline(always)]
-    fn mul(self, o: Self) -> Self {
-        both!(_mm256_mul_ps, self, o)
-    }
-    #[inline(always)]
     fn div(self, o: Self) -> Self {
         both!(_mm256_div_ps, self, o)
-    }
-    #[inline(always)]
-    fn mul_add(self, m: Self, a: Self) -> Self {
-        both!(_mm256_fmadd_ps, self, m, a)
     }
     #[inline(always)]
     fn max(self, o: Self) -> Self {

@@ -4,17 +4,24 @@ use std::arch::x86_64::{
     __m128i, __m256i, __m512, _CMP_LT_OQ, _MM_FROUND_TO_NEAREST_INT, _mm_storeu_si128,
     _mm256_loadu_si256, _mm256_storeu_si256, _mm512_abs_ps, _mm512_add_epi32, _mm512_add_ps,
     _mm512_castps_si512, _mm512_castsi512_ps, _mm512_cmp_ps_mask, _mm512_cvtepi32_epi8,
-    _mm512_cvtph_ps, _mm512_cvtps_ph, _mm512_div_ps, _mm512_fmadd_ps, _mm512_loadu_ps,
-    _mm512_mask_mov_ps, _mm512_max_epi32, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps,
-    _mm512_reduce_add_epi32, _mm512_reduce_max_epi32, _mm512_set1_ps, _mm512_setzero_ps,
-    _mm512_slli_epi32, _mm512_storeu_ps, _mm512_sub_epi32, _mm512_sub_ps,
+    _mm512_cvtepu16_epi32, _mm512_cvtph_ps, _mm512_cvtps_ph, _mm512_div_ps, _mm512_fmadd_ps,
+    _mm512_loadu_ps, _mm512_mask_mov_ps, _mm512_max_epi32, _mm512_max_ps, _mm512_min_ps,
+    _mm512_mul_ps, _mm512_reduce_add_epi32, _mm512_reduce_max_epi32, _mm512_set1_ps,
+    _mm512_setzero_ps, _mm512_slli_epi32, _mm512_storeu_ps, _mm512_sub_epi32, _mm512_sub_ps,
 };
 
-use super::{F16_MAX, LANES, Lanes, ROUND, f16};
+use super::{F16_MAX, Floats, LANES, Lanes, ROUND, f16};
 
 /// One register; needs avx512f.
 #[derive(Clone, Copy)]
 pub(in crate::backend::cpu) struct Avx512(__m512);
+
+impl Avx512 {
+    #[inline(always)]
+    pub(in crate::backend::cpu) fn of(register: __m512) -> Self {
+        Self(register)
+    }
+}
 
 /// One intrinsic on the registers of some values.
 macro_rules! op {
@@ -25,8 +32,8 @@ macro_rules! op {
 }
 
 // SAFETY: uses avx512f, which the table asks for before it hands out such code.
-unsafe impl Lanes for Avx512 {
-    const PASS: usize = 8;
+unsafe impl Floats for Avx512 {
+    const LANES: usize = LANES;
     #[inline(always)]
     fn splat(x: f32) -> Self {
         // SAFETY: see `op!`.
@@ -48,6 +55,31 @@ unsafe impl Lanes for Avx512 {
         Self(unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(p.cast::<__m256i>())) })
     }
     #[inline(always)]
+    unsafe fn load_bf16(p: *const u16) -> Self {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast::<__m256i>()));
+            Self(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide)))
+        }
+    }
+    #[inline(always)]
+    fn add(self, o: Self) -> Self {
+        op!(_mm512_add_ps, self, o)
+    }
+    #[inline(always)]
+    fn mul(self, o: Self) -> Self {
+        op!(_mm512_mul_ps, self, o)
+    }
+    #[inline(always)]
+    fn mul_add(self, m: Self, a: Self) -> Self {
+        op!(_mm512_fmadd_ps, self, m, a)
+    }
+}
+
+// SAFETY: as above.
+unsafe impl Lanes for Avx512 {
+    const PASS: usize = 8;
+    #[inline(always)]
     unsafe fn store_f16(self, p: *mut f16) {
         // In this order a NaN stays one: `max` and `min` answer their right side where either is NaN.
         let inside = Self::splat(F16_MAX).min(Self::splat(-F16_MAX).max(self));
@@ -58,24 +90,12 @@ unsafe impl Lanes for Avx512 {
         }
     }
     #[inline(always)]
-    fn add(self, o: Self) -> Self {
-        op!(_mm512_add_ps, self, o)
-    }
-    #[inline(always)]
     fn sub(self, o: Self) -> Self {
         op!(_mm512_sub_ps, self, o)
     }
     #[inline(always)]
-    fn mul(self, o: Self) -> Self {
-        op!(_mm512_mul_ps, self, o)
-    }
-    #[inline(always)]
     fn div(self, o: Self) -> Self {
         op!(_mm512_div_ps, self, o)
-    }
-    #[inline(always)]
-    fn mul_add(self, m: Self, a: Self) -> Self {
-        op!(_mm512_fmadd_ps, self, m, a)
     }
     #[inline(always)]
     fn max(self, o: Self) -> Self {

@@ -74,6 +74,7 @@ fn kernels(tier: Tier) -> Kernels {
     match tier {
         Tier::Scalar => Kernels::Scalar,
         Tier::Avx2 => Kernels::Avx2,
+        Tier::AvxVnni => Kernels::AvxVnni,
         Tier::Avx512 => Kernels::Avx512,
     }
 }
