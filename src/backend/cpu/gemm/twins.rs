@@ -123,3 +123,26 @@ pub(super) fn all() -> [(&'static str, Kernels); 3] {
         ("avx2's twin", of(&maddubs_table::TABLE)),
     ]
 }
+
+#[test]
+fn the_largest_sums_fit_their_words() {
+    fn check<const BITS: u32, const N: usize>() {
+        for a in [127_i8, -127] {
+            for u in [0_u8, ((1_u32 << BITS) - 1) as u8] {
+                let a_sum = 4 * N as i32 * i32::from(a);
+                let zero_sum = if BITS == 8 { 128 * a_sum } else { 0 };
+                let a = vec![a; 4 * N];
+                // SAFETY: 4 N readable bytes.
+                let sums = unsafe {
+                    maddubs::dot::<Words, BITS, N>(&[Words([u; 32]); N], a.as_ptr(), zero_sum)
+                };
+                let expected = i32::from(u) * a_sum - zero_sum;
+                assert!((0..8).all(|i| sums.word_32(i) == expected), "{BITS} bits, {u} x {}", a[0]);
+            }
+        }
+    }
+    check::<4, 8>();
+    check::<5, 8>();
+    check::<6, 4>();
+    check::<8, 8>();
+}
