@@ -84,12 +84,27 @@ impl StepCost {
         let total = dot(x, px) + (NOISE * ms).powi(2);
         let error = ms - dot(x, self.costs);
         for i in 0..TERMS {
-            self.costs[i] = (self.costs[i] + px[i] / total * error).max(0.0);
+            self.costs[i] += px[i] / total * error;
             for j in 0..TERMS {
                 spread[i][j] -= px[i] * px[j] / total;
             }
         }
         self.spread = Some(spread);
+        self.stay_positive(&spread);
+    }
+
+    /// Moves what fell below zero to it, and the others along as they are correlated: cut off alone,
+    /// it would leave them to run away from what was measured (estimate projection, Simon 2010).
+    fn stay_positive(&mut self, spread: &[Terms; TERMS]) {
+        for _ in 0..TERMS {
+            let lowest = (0..TERMS).min_by(|&i, &j| self.costs[i].total_cmp(&self.costs[j]));
+            let Some(i) = lowest.filter(|&i| self.costs[i] < 0.0) else { return };
+            let excess = self.costs[i] / spread[i][i];
+            for (cost, row) in self.costs.iter_mut().zip(spread) {
+                *cost -= row[i] * excess;
+            }
+        }
+        self.costs = self.costs.map(|cost| cost.max(0.0));
     }
 
     /// What a step of `load` will take.
@@ -188,6 +203,19 @@ mod tests {
     fn what_answers_alone_cost_is_not_forgotten_among_prompts() {
         let predicted = learned().predict(decode());
         assert!((predicted / machine(decode()) - 1.0).abs() < 0.2, "{predicted}");
+    }
+
+    #[test]
+    fn answers_that_get_faster_are_believed() {
+        let mut cost = StepCost::new();
+        cost.learn(Load::of(0, 32), 22.0);
+        let ms = |n: usize| 3.1 + 2.5 / (1.0 + n as f64 / 4.0);
+        for n in 0..400 {
+            let load = Load::of(32 + n, 1);
+            cost.learn(load, ms(n));
+            let predicted = cost.predict(load);
+            assert!((0.5..2.0).contains(&(predicted / ms(n))), "{predicted} after {n}");
+        }
     }
 
     #[test]
