@@ -51,6 +51,8 @@ pub struct CandleBackend {
     name: &'static str,
     reserved: Option<Reserved>,
     step: Step,
+    /// A stream that was put aside between two layers.
+    kept: Option<Tensor>,
     /// What [`Backend::logits`] lends out.
     logits: Vec<f32>,
 }
@@ -94,7 +96,7 @@ impl CandleBackend {
             Place::Metal => (Device::new_metal(0).map_err(failed)?, "candle/metal:0"),
         };
         let (step, logits) = (Step::default(), Vec::new());
-        Ok(Self { device, exact: false, name, reserved: None, step, logits })
+        Ok(Self { device, exact: false, name, reserved: None, step, kept: None, logits })
     }
 
     /// As [`Self::new`], with weights as f32. candle multiplies blocks by activations that it rounds to
@@ -262,6 +264,18 @@ impl Backend for CandleBackend {
         };
         let y = compute().map_err(failed)?;
         self.add(&y, mlp.post)
+    }
+
+    fn keep(&mut self) -> Result<()> {
+        self.kept = self.step.x.take();
+        Ok(())
+    }
+
+    fn resume(&mut self) -> Result<()> {
+        let rows = self.step.tokens.len();
+        let kept = self.kept.take().filter(|x| x.dims().first() == Some(&rows));
+        self.step.x = Some(kept.ok_or_else(|| failed("these rows were not kept"))?);
+        Ok(())
     }
 
     fn logits(&mut self, norm: Norm<'_, Tensor>, head: &Linear) -> Result<&[f32]> {

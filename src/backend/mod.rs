@@ -255,6 +255,7 @@ pub struct Attention {
 
 /// The operations a decoder is made of. Order of calls in a step: `begin`, `embed`, then per layer
 /// `norm_qkv`, `rope_write_kv`, `attention`, `project_add`, `gated_mlp_add`, and at the end `logits`.
+/// Rows may also stop between two layers (`keep`) and go on later (`begin` with the same, `resume`).
 ///
 /// For a given row the result of every operation has the same bits whatever the other rows are, how
 /// many there are, and however many threads compute it (architecture invariant 7). The candle backend
@@ -302,6 +303,10 @@ pub trait Backend: Send + 'static {
     fn gated_mlp_add(&mut self, mlp: GatedMlp<'_, Self>) -> Result<(), BackendError>
     where
         Self: Sized;
+    /// Puts `x` aside, in place of what was kept before, so that other steps can come between.
+    fn keep(&mut self) -> Result<(), BackendError>;
+    /// `x` as it was kept, instead of [`Self::embed`]: for the rows that it was kept of.
+    fn resume(&mut self) -> Result<(), BackendError>;
     /// `norm(x) W` for the rows that asked for it, in order: `logit_rows x vocab`, row-major.
     fn logits(
         &mut self,

@@ -19,8 +19,8 @@ use super::request::{Request, Requests};
 use super::sampler::{NotFinite, Sampler};
 use super::scheduler::{Limits, Scheduler, Work};
 use super::sequence::Sequence;
-use crate::backend::{Batch, Slice};
-use crate::model::{Model, ModelSpec, panic_text};
+use crate::backend::Batch;
+use crate::model::{Model, ModelSpec, Part, panic_text};
 
 /// So many failed steps without a good one between them mean that the next will fail too.
 const FAILED_STEPS_MAX: u32 = 3;
@@ -68,6 +68,7 @@ impl Engine {
             tokens: settings.max_num_batched_tokens.unwrap_or(usize::MAX).min(spec.max_rows),
             by_time: settings.max_num_batched_tokens.is_none(),
             logit_rows: spec.max_logit_rows,
+            layers: spec.layers,
             speculating: settings.max_speculating_seqs,
         };
         shared.stats.kv_blocks_total.store(spec.kv_blocks, Ordering::Relaxed);
@@ -207,9 +208,16 @@ impl Engine {
         outcomes.clear();
         let sequences: Vec<&Sequence> =
             plan.iter().filter_map(|work| scheduler.get(work.arrival)).collect();
-        let slices: Vec<Slice<'_>> =
-            plan.iter().zip(&sequences).map(|(work, s)| s.slice(work.start, work.chunk)).collect();
+        let (mut slices, mut part) = (Vec::with_capacity(plan.len()), None);
+        for (work, s) in plan.iter().zip(&sequences) {
+            let slice = s.slice(work.start, work.chunk);
+            match work.stage {
+                Some(stage) => part = Some(Part { slice, layers: stage.from..stage.to }),
+                None => slices.push(slice),
+            }
+        }
         let run = || {
+            part.iter().try_for_each(|part| model.advance(part)).map_err(|e| e.to_string())?;
             let logits = model.forward(&Batch { slices: &slices }).map_err(|e| e.to_string())?;
             let mut reader = Reader { sampler, logits, end_tokens: &spec.end_tokens, row: 0 };
             let shares = plan.iter().zip(&sequences);
@@ -252,7 +260,7 @@ impl Engine {
         let Some(request) = self.requests.0.get_mut(&work.request) else { return };
         let stats = &self.shared.stats;
         let choice = sequence.choice;
-        sequence.computed += work.chunk.tokens - work.chunk.drafts;
+        sequence.pass(work.chunk, work.stage);
         let mut sent = true;
         if let Some(logprobs) = outcome.prompt {
             sequence.scored += logprobs.len();

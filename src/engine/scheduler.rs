@@ -3,20 +3,23 @@
 //! There is no phase of prompts and phase of answers: every sequence has tokens that the model has
 //! not seen, and each step hands out one budget of tokens. Sequences with one token to go come first
 //! (those that answer), prompts take chunks of the rest, as many as [`budget`] says they wait for:
-//! the first in line at most half, then the shortest.
+//! the first in line at most half, then the shortest. Where too little fits into a step, a chunk goes
+//! through its layers in several ([`share`]).
 
 mod budget;
 mod fairness;
+mod share;
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use budget::{Load, StepCost};
 use fairness::{Fairness, Rank};
+use share::{Demand, Left};
 
 use super::block_manager::BlockManager;
 use super::message::RequestId;
-use super::sequence::{Chunk, Sequence};
+use super::sequence::{Chunk, Sequence, Stage};
 use crate::backend::{BLOCK_TOKENS, BlockId};
 
 /// The most events that one sequence yields in a step, beside those of drafts: scored positions, a
@@ -44,6 +47,8 @@ pub(super) struct Limits {
     /// Prompts take less than `tokens` while somebody waits for his next token.
     pub(super) by_time: bool,
     pub(super) logit_rows: usize,
+    /// Layers that a chunk can stop between.
+    pub(super) layers: usize,
     /// Drafts are computed while at most so many answer, and nobody reads a prompt.
     pub(super) speculating: usize,
 }
@@ -55,6 +60,8 @@ pub(super) struct Work {
     pub(super) request: RequestId,
     pub(super) start: usize,
     pub(super) chunk: Chunk,
+    /// The layers that it goes through now, if not all.
+    pub(super) stage: Option<Stage>,
 }
 
 /// All sequences, and the blocks that they hold.
@@ -183,54 +190,32 @@ impl Scheduler {
     /// Hands out the step's tokens and rows of logits. When those that answer would take all of
     /// them, everybody takes turns: who waited longest goes first.
     fn share_out(&mut self, room: &mut impl Room) {
-        let Limits { tokens: budget, logit_rows, by_time, .. } = self.limits;
-        let (mut answering, mut load) = (0, Load::default());
-        for s in self.running.iter().filter(|s| s.pending() == 1) {
-            answering += 1;
-            load.add(Load::of(s.computed, 1));
-        }
-        let scarce = answering >= budget.min(logit_rows);
-        self.put_in_order(scarce);
-
-        let (mut tokens, mut rows) = (budget, logit_rows);
-        let mut prompts = self.running.iter().map(Sequence::pending).filter(|&n| n > 1).sum();
-        let load = if by_time { load } else { Load::default() };
+        let demand = Demand::of(&self.running);
+        let answering = demand.answering;
+        self.put_in_order(answering >= self.limits.tokens.min(self.limits.logit_rows));
         let wait = self.running.len() - answering + self.waiting.len();
-        let mut allowance = self.cost.allowance(load, wait);
-        let mut is_first = true;
-        let speculates = prompts == 0 && answering <= self.limits.speculating;
+        let mut left = Left::new(&self.limits, &demand, &self.cost, wait);
+        let speculates = demand.prompts == 0 && answering <= self.limits.speculating;
         self.plan.clear();
         for &at in &self.order {
             let sequence = &mut self.running[at];
             let Sequence { arrival, request, computed: start, .. } = *sequence;
-            let is_prompt = sequence.pending() > 1;
-            let mut most = tokens;
-            if is_prompt {
-                prompts -= sequence.pending();
-                most = most.min(if answering >= budget { 1 } else { allowance.tokens(start) });
-                if std::mem::take(&mut is_first) {
-                    most = prompt_share(most, prompts);
-                }
-            }
-            let Some(mut chunk) = sequence.next_chunk(most, rows) else { continue };
+            let Some((mut chunk, stage)) = left.chunk(sequence) else { continue };
+            let room_left = room.left(request);
             if speculates {
                 // A row and an event at least stay for each of the others.
-                let spare = tokens.min(rows).min(room.left(request) / EVENTS_A_STEP);
+                let spare = left.tokens.min(left.rows).min(room_left / EVENTS_A_STEP);
                 sequence.speculate(&mut chunk, spare.saturating_sub(answering));
             }
-            sequence.paused = room.left(request) < chunk.events;
+            sequence.paused = room_left < chunk.events;
             if sequence.paused {
                 continue;
             }
             room.take(request, chunk.events);
+            left.take(sequence, chunk, stage);
             self.turns += 1;
             sequence.last_turn = self.turns;
-            tokens -= chunk.tokens;
-            rows -= chunk.logit_rows();
-            if is_prompt {
-                allowance.take(start, chunk.tokens);
-            }
-            self.plan.push(Work { arrival, request, start, chunk });
+            self.plan.push(Work { arrival, request, start, chunk, stage });
         }
     }
 
@@ -240,7 +225,8 @@ impl Scheduler {
         self.order.extend(0..self.running.len());
         let running = &self.running;
         let prompts = running.iter().filter(|s| s.pending() > 1);
-        let first = prompts.min_by_key(|s| self.fairness.rank(s)).map(|s| s.arrival);
+        let first = prompts.min_by_key(|s| (s.under_way.is_none(), self.fairness.rank(s)));
+        let first = first.map(|s| s.arrival);
         self.order.sort_unstable_by_key(|&at| {
             let s = &running[at];
             let answers = s.pending() == 1;
@@ -253,7 +239,7 @@ impl Scheduler {
     pub(super) fn learn(&mut self, plan: &[Work], took: Duration) {
         let mut load = Load::default();
         for work in plan {
-            load.add(Load::of(work.start, work.chunk.tokens));
+            load.add(Load::of_work(work.start, work.chunk.tokens, work.stage));
         }
         self.cost.learn(load, took.as_secs_f64() * 1e3);
     }
@@ -325,6 +311,7 @@ impl Scheduler {
     fn preempt(&mut self, at: usize) {
         let mut sequence = self.running.remove(at);
         self.blocks.take_back(&mut sequence);
+        sequence.under_way = None;
         sequence.preemptions += 1;
         self.preemptions += 1;
         let at = self.waiting.partition_point(|s| s.arrival < sequence.arrival);
@@ -420,12 +407,6 @@ impl Scheduler {
             None => Ok(()),
         }
     }
-}
-
-/// What the first prompt in line may take of the `tokens` left in a step, while the prompts behind it
-/// want `others`: not more than half, unless they leave more.
-fn prompt_share(tokens: usize, others: usize) -> usize {
-    tokens.saturating_sub(others).max(tokens.div_ceil(2))
 }
 
 const _: () = assert!(EVENTS_A_STEP < super::MIN_EVENT_CAPACITY);

@@ -38,6 +38,8 @@ pub(super) struct Sequence {
     limit: usize,
     /// Tokens whose keys and values are in `blocks`.
     pub(super) computed: usize,
+    /// The chunk behind them that has been through some of the layers.
+    pub(super) under_way: Option<UnderWay>,
     pub(super) blocks: Vec<BlockId>,
     pub(super) prefix: Prefix,
     /// Prompt tokens that were found in the cache when it first started; `None` until then.
@@ -74,7 +76,34 @@ pub(super) struct Chunk {
     pub(super) events: usize,
 }
 
+/// A chunk between two layers: its tokens, and the layer that comes next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct UnderWay {
+    pub(super) tokens: usize,
+    pub(super) layer: usize,
+}
+
+/// The layers that a chunk goes through in one step, `from..to` of `all`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stage {
+    pub(super) from: usize,
+    pub(super) to: usize,
+    pub(super) all: usize,
+}
+
+impl Stage {
+    /// Share of a whole step.
+    pub(super) fn share(self) -> f64 {
+        (self.to - self.from) as f64 / self.all as f64
+    }
+}
+
 impl Chunk {
+    /// `tokens` tokens that nothing is asked about.
+    pub(super) fn silent(tokens: usize) -> Self {
+        Self { tokens, drafts: 0, logits: LogitRows::None, events: 0 }
+    }
+
     pub(super) fn logit_rows(&self) -> usize {
         match self.logits {
             LogitRows::None => 0,
@@ -106,6 +135,7 @@ impl Sequence {
             prompt_len,
             limit: limit.max(prompt_len),
             computed: 0,
+            under_way: None,
             blocks: Vec::new(),
             prefix: Prefix::default(),
             cached_tokens: None,
@@ -133,6 +163,15 @@ impl Sequence {
 
     pub(super) fn generated(&self) -> &[TokenId] {
         &self.tokens[self.prompt_len..]
+    }
+
+    /// The model has computed `chunk`, or a stage of it.
+    pub(super) fn pass(&mut self, chunk: Chunk, stage: Option<Stage>) {
+        let stopped = stage.filter(|stage| stage.to < stage.all);
+        self.under_way = stopped.map(|stage| UnderWay { tokens: chunk.tokens, layer: stage.to });
+        if self.under_way.is_none() {
+            self.computed += chunk.tokens - chunk.drafts;
+        }
     }
 
     /// Tokens that the model has not seen.
@@ -203,7 +242,7 @@ impl Sequence {
             return self.next_scored_chunk(tokens, rows);
         }
         let mut tokens = tokens.min(self.pending());
-        let mut chunk = Chunk { tokens, drafts: 0, logits: LogitRows::None, events: 0 };
+        let mut chunk = Chunk::silent(tokens);
         if tokens == self.pending() {
             if self.is_full() {
                 chunk.events = 1;
@@ -240,12 +279,7 @@ impl Sequence {
         let first_row = self.scored.saturating_sub(1);
         if self.computed < first_row {
             let tokens = tokens.min(first_row - self.computed);
-            return (tokens > 0).then_some(Chunk {
-                tokens,
-                drafts: 0,
-                logits: LogitRows::None,
-                events: 0,
-            });
+            return (tokens > 0).then_some(Chunk::silent(tokens));
         }
         let tokens = tokens.min(rows).min(self.pending());
         let ends = tokens == self.pending();

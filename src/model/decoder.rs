@@ -10,9 +10,10 @@ mod tests;
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
+use std::ops::Range;
 
 use super::arch::{Description, LayerDescription};
-use super::{Logits, Model, ModelSpec, StepError};
+use super::{Logits, Model, ModelSpec, Part, StepError};
 use crate::backend::{
     Activation, Attention, BLOCK_TOKENS, Backend, BackendError, Batch, BlockType, GatedMlp,
     KvDtype, Norm, Reserve, Rope, Shape, TensorSource,
@@ -50,6 +51,8 @@ pub struct Decoder<B: Backend> {
     head: Option<B::Linear>,
     final_norm: B::Vector,
     layers: Vec<Layer<B>>,
+    /// Start, tokens and next layer of the chunk that is under way.
+    under_way: Option<(usize, usize, usize)>,
 }
 
 struct Layer<B: Backend> {
@@ -108,6 +111,7 @@ impl<B: Backend> Decoder<B> {
             backend,
             spec: ModelSpec {
                 vocab: d.shape.vocab,
+                layers: d.shape.layers,
                 max_context: limits.max_context,
                 kv_blocks: limits.blocks,
                 max_rows: limits.max_rows,
@@ -125,6 +129,7 @@ impl<B: Backend> Decoder<B> {
             head,
             final_norm,
             layers,
+            under_way: None,
         })
     }
 
@@ -152,11 +157,18 @@ impl<B: Backend> Decoder<B> {
     }
 
     fn step(&mut self, batch: &Batch<'_>) -> Result<&[f32], BackendError> {
-        let Self { backend, eps, ropes, embedding, layers, .. } = self;
+        self.backend.begin(batch)?;
+        self.backend.embed(&self.embedding, self.embed_scale)?;
+        self.pass(0..self.layers.len())?;
+        let head = self.head.as_ref().unwrap_or(&self.embedding);
+        self.backend.logits(norm(&self.final_norm, self.eps), head)
+    }
+
+    /// The rows of the step go through these layers.
+    fn pass(&mut self, range: Range<usize>) -> Result<(), BackendError> {
+        let Self { backend, eps, ropes, layers, .. } = self;
         let eps = *eps;
-        backend.begin(batch)?;
-        backend.embed(embedding, self.embed_scale)?;
-        for (index, layer) in layers.iter().enumerate() {
+        for (index, layer) in layers.iter().enumerate().take(range.end).skip(range.start) {
             let qkv_norm = norm(&layer.attention_norm, eps);
             backend.norm_qkv(qkv_norm, &layer.qkv, layer.qkv_bias.as_ref())?;
             let qk_norm = layer.qk_norm.as_ref().map(|[q, k]| (norm(q, eps), norm(k, eps)));
@@ -177,8 +189,18 @@ impl<B: Backend> Decoder<B> {
                 post: layer.post_mlp_norm.as_ref().map(|w| norm(w, eps)),
             })?;
         }
-        let head = self.head.as_ref().unwrap_or(embedding);
-        backend.logits(norm(&self.final_norm, eps), head)
+        Ok(())
+    }
+
+    fn step_part(&mut self, part: &Part<'_>) -> Result<(), BackendError> {
+        self.backend.begin(&Batch { slices: &[part.slice] })?;
+        if part.layers.start == 0 {
+            self.backend.embed(&self.embedding, self.embed_scale)?;
+        } else {
+            self.backend.resume()?;
+        }
+        self.pass(part.layers.clone())?;
+        if part.layers.end < self.layers.len() { self.backend.keep() } else { Ok(()) }
     }
 }
 
@@ -190,8 +212,27 @@ impl<B: Backend> Model for Decoder<B> {
     fn forward(&mut self, batch: &Batch<'_>) -> Result<Logits<'_>, StepError> {
         self.check(batch)?;
         let vocab = self.shape.vocab;
+        if batch.rows() == 0 {
+            return Ok(Logits { data: &[], vocab });
+        }
         let data = self.step(batch).map_err(|e| StepError(e.to_string()))?;
         Ok(Logits { data, vocab })
+    }
+
+    fn advance(&mut self, part: &Part<'_>) -> Result<(), StepError> {
+        let Part { slice, layers } = part;
+        self.check(&Batch { slices: &[*slice] })?;
+        let (start, tokens) = (slice.start, slice.tokens.len());
+        let before = self.under_way.take();
+        let goes_on = layers.start == 0 || before == Some((start, tokens, layers.start));
+        if !goes_on || tokens == 0 || layers.is_empty() || layers.end > self.layers.len() {
+            return Err(StepError(format!(
+                "layers {layers:?} of {tokens} tokens after {before:?}"
+            )));
+        }
+        self.step_part(part).map_err(|e| StepError(e.to_string()))?;
+        self.under_way = (layers.end < self.layers.len()).then_some((start, tokens, layers.end));
+        Ok(())
     }
 
     fn recover(&mut self) {

@@ -13,7 +13,9 @@ pub(crate) mod testing;
 
 use std::any::Any;
 
-use crate::backend::{Batch, BlockId};
+use std::ops::Range;
+
+use crate::backend::{Batch, BlockId, Slice};
 pub use open::{Opened, check_backend, open};
 
 /// What the engine must know of a model.
@@ -21,6 +23,8 @@ pub use open::{Opened, check_backend, open};
 pub struct ModelSpec {
     /// Rows of logits have this many entries; token ids are below it.
     pub vocab: usize,
+    /// Layers that a [`Part`] can stop between.
+    pub layers: usize,
     /// Longest sequence (prompt and completion) in tokens.
     pub max_context: usize,
     /// KV blocks there are; ids are `0..kv_blocks`.
@@ -31,6 +35,17 @@ pub struct ModelSpec {
     pub max_logit_rows: usize,
     /// Tokens that end an answer unless the request ignores them.
     pub end_tokens: Vec<u32>,
+}
+
+/// A chunk of a prompt on its way through the layers, some of them in each of several steps: a chunk
+/// large enough to be worth the reading of weights and keys need not make one long step. Its tokens
+/// sample nothing.
+#[derive(Debug, Clone)]
+pub struct Part<'a> {
+    pub slice: Slice<'a>,
+    /// Those of this step. The first ones begin a chunk; all others go on with the same slice, where
+    /// the last call ended.
+    pub layers: Range<usize>,
 }
 
 /// Logits of the rows that asked for them, in batch order.
@@ -64,7 +79,10 @@ pub trait Model: Send {
     fn spec(&self) -> &ModelSpec;
     /// Computes one step: writes KV for every token, yields logits for the rows that want them.
     fn forward(&mut self, batch: &Batch<'_>) -> Result<Logits<'_>, StepError>;
-    /// Makes the model usable after `forward` panicked.
+    /// Takes a chunk through some of the layers; one at a time is under way. Bits are the same as by
+    /// [`Self::forward`], which may be called between two parts for other sequences.
+    fn advance(&mut self, part: &Part<'_>) -> Result<(), StepError>;
+    /// Makes the model usable after one of the above panicked.
     fn recover(&mut self);
     /// For banners and fingerprints, such as `cpu/avx2`.
     fn device(&self) -> String;

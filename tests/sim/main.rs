@@ -65,6 +65,7 @@ fn lives() {
         total.cache_hits,
         total.evictions,
         total.awaited,
+        total.parts,
         total.blocked_turns,
         total.fatal_ends,
         total.accepted_tokens,

@@ -208,6 +208,18 @@ impl Backend for CpuBackend {
         Ok(())
     }
 
+    fn keep(&mut self) -> Result<(), BackendError> {
+        let (_, machine) = self.machine()?;
+        machine.registers.keep(machine.plan.rows());
+        Ok(())
+    }
+
+    fn resume(&mut self) -> Result<(), BackendError> {
+        let (_, machine) = self.machine()?;
+        let is_kept = machine.registers.resume(machine.plan.rows());
+        is_kept.then_some(()).ok_or_else(|| BackendError::Device("these rows were not kept".into()))
+    }
+
     fn logits(&mut self, norm: Norm<'_, Vec<f32>>, head: &Packed) -> Result<&[f32], BackendError> {
         let (crew, machine) = self.machine()?;
         Ok(machine.logits(crew, norm, head))

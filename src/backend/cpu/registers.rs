@@ -9,6 +9,8 @@ pub(super) struct Registers {
     pub(super) shape: Shape,
     /// The residual stream, `[rows][hidden]`.
     pub(super) x: Vec<f32>,
+    /// A stream that was put aside between two layers, `[rows][hidden]`, and its rows.
+    kept: (Vec<f32>, usize),
     /// `[rows][q, k, v]`
     pub(super) qkv: Vec<f32>,
     /// `[rows][heads * head_dim]`
@@ -37,6 +39,7 @@ impl Registers {
         let scratch_stride = widest.max(attention).next_multiple_of(16);
         Ok(Self {
             x: floats(rows, s.hidden)?,
+            kept: (floats(rows, s.hidden)?, 0),
             qkv: floats(rows, qkv_width(&s))?,
             attention: floats(rows, s.heads * s.head_dim)?,
             gate_up: floats(rows, 2 * s.mlp)?,
@@ -48,6 +51,19 @@ impl Registers {
             scratch_stride,
             shape: s,
         })
+    }
+
+    /// Puts the stream of `rows` rows aside.
+    pub(super) fn keep(&mut self, rows: usize) {
+        std::mem::swap(&mut self.x, &mut self.kept.0);
+        self.kept.1 = rows;
+    }
+
+    /// Takes the stream that was put aside back, once; false if it is not one of `rows` rows.
+    pub(super) fn resume(&mut self, rows: usize) -> bool {
+        let is_kept = std::mem::take(&mut self.kept.1) == rows;
+        std::mem::swap(&mut self.x, &mut self.kept.0);
+        is_kept
     }
 
     /// Scratch of the threads, to be handed out by [`Scratch::of`].

@@ -122,7 +122,7 @@ pub(crate) const ALL: &[Setting] = &[
     setting("max-num-batched-tokens", Number("N"), "auto").about(
         "tokens in one step of the engine",
         "auto: up to 256, and while somebody waits for the next token only as much of the prompts as keeps\n\
-         streams at 2.3 times their pace, for each prompt that waits. Less keeps streams smoother, more reads\n\
+         streams at half their pace, for each prompt that waits. Less keeps streams smoother, more reads\n\
          prompts faster. Below max_num_seqs it is legal: the step takes that many.",
     ),
     setting("max-queue-requests", Number("N"), "1024").about(

@@ -57,6 +57,8 @@ pub struct Tally {
     pub evictions: u64,
     /// Choices that waited for a prefix that another computed.
     pub awaited: u64,
+    /// Steps that took a chunk through some of the layers.
+    pub parts: u64,
     pub steps: u64,
     pub blocked_turns: u64,
     pub fatal_ends: u64,
@@ -79,6 +81,7 @@ impl Tally {
         self.cache_hits += other.cache_hits;
         self.evictions += other.evictions;
         self.awaited += other.awaited;
+        self.parts += other.parts;
         self.steps += other.steps;
         self.blocked_turns += other.blocked_turns;
         self.fatal_ends += other.fatal_ends;
@@ -127,6 +130,7 @@ impl World {
         };
         let options = Options {
             vocab: 38,
+            layers: dice.one_of(&[1, 2, 5, 30]),
             max_len: dice.up_to(40, 260),
             kv_blocks: if dice.chance(0.6) { dice.up_to(3, 14) } else { dice.up_to(15, 120) },
             max_rows: dice.up_to(32, 200),
@@ -315,6 +319,7 @@ impl Life {
         self.tally.cache_hits = count(&stats.cached_tokens);
         self.tally.evictions = count(&stats.cache_evictions);
         self.tally.awaited = count(&stats.cache_awaited);
+        self.tally.parts = self.faults.parts();
         self.tally.steps = self.faults.steps();
         self.tally.tokens = count(&stats.generated_tokens);
         self.tally.draft_tokens = count(&stats.draft_tokens);

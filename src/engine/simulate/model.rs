@@ -11,7 +11,7 @@ use crate::engine::clock::ManualClock;
 use crate::engine::message::RequestId;
 use crate::engine::scheduler::Work;
 use crate::model::fake::FakeModel;
-use crate::model::{Logits, Model, ModelSpec, StepError};
+use crate::model::{Logits, Model, ModelSpec, Part, StepError};
 
 /// Failed steps in a row that end an engine.
 const FATAL_STREAK: u32 = 3;
@@ -44,12 +44,16 @@ struct Record {
     hit: BTreeSet<RequestId>,
     /// A value was poisoned in a row that is read only if a draft was right.
     grazed: BTreeSet<RequestId>,
-    /// Slices of the last step that were hit, in their first row or behind it, and are in neither set
+    /// The last step failed, and none of its requests is in a set yet.
+    failed: bool,
+    /// The slice of the last step that was hit, in its first row or behind it, and is in neither set
     /// yet.
-    slices: Vec<(usize, bool)>,
+    slice: Option<(usize, bool)>,
     streak: u32,
     fatal: bool,
     steps: u64,
+    /// Steps that took a chunk through some of the layers.
+    parts: u64,
 }
 
 impl FaultLog {
@@ -64,11 +68,13 @@ impl FaultLog {
     /// Finds out whose the slices were: the last step was `plan`.
     pub(super) fn attribute(&self, plan: &[Work]) {
         let mut record = self.record();
-        let slices = std::mem::take(&mut record.slices);
-        for (at, first_row) in slices {
-            let Some(work) = plan.get(at) else { continue };
+        let record = &mut *record;
+        if std::mem::take(&mut record.failed) {
+            record.hit.extend(plan.iter().map(|work| work.request));
+        }
+        let Some((at, first_row)) = record.slice.take() else { return };
+        if let Some(work) = plan.iter().filter(|work| work.stage.is_none()).nth(at) {
             let surely = first_row || work.chunk.drafts == 0;
-            let record = &mut *record;
             if surely { &mut record.hit } else { &mut record.grazed }.insert(work.request);
         }
     }
@@ -84,6 +90,10 @@ impl FaultLog {
 
     pub(super) fn steps(&self) -> u64 {
         self.record().steps
+    }
+
+    pub(super) fn parts(&self) -> u64 {
+        self.record().parts
     }
 }
 
@@ -110,11 +120,20 @@ impl FaultyModel {
         Self { inner, clock, rates, dice, log, logits: Vec::new() }
     }
 
-    fn fail(&mut self, batch: &Batch<'_>) {
-        let mut record = self.log.record();
-        record.slices.extend((0..batch.slices.len()).map(|at| (at, true)));
-        record.streak += 1;
-        record.fatal |= record.streak >= FATAL_STREAK;
+    fn may_fail(&mut self) -> Result<(), StepError> {
+        let (panics, errs) =
+            (self.dice.chance(self.rates.panic), self.dice.chance(self.rates.error));
+        if panics || errs {
+            let mut record = self.log.record();
+            record.failed = true;
+            record.streak += 1;
+            record.fatal |= record.streak >= FATAL_STREAK;
+        }
+        if panics {
+            // Without the panic hook: thousands of expected panics need no backtraces.
+            resume_unwind(Box::new("simulated"));
+        }
+        if errs { Err(StepError("simulated".to_owned())) } else { Ok(()) }
     }
 
     /// Poisons one value of one row.
@@ -136,7 +155,7 @@ impl FaultyModel {
                 LogitRows::All => slice.tokens.len(),
             };
             if row < end {
-                self.log.record().slices.push((at, row == first));
+                self.log.record().slice = Some((at, row == first));
                 return;
             }
         }
@@ -151,15 +170,7 @@ impl Model for FaultyModel {
     fn forward(&mut self, batch: &Batch<'_>) -> Result<Logits<'_>, StepError> {
         self.log.record().steps += 1;
         self.clock.advance(STEP_BASE + STEP_ROW * batch.rows() as u32);
-        if self.dice.chance(self.rates.panic) {
-            self.fail(batch);
-            // Without the panic hook: thousands of expected panics need no backtraces.
-            resume_unwind(Box::new("simulated"));
-        }
-        if self.dice.chance(self.rates.error) {
-            self.fail(batch);
-            return Err(StepError("simulated".to_owned()));
-        }
+        self.may_fail()?;
         let logits = self.inner.forward(batch)?;
         let vocab = logits.vocab;
         self.logits.clear();
@@ -169,6 +180,14 @@ impl Model for FaultyModel {
             self.poison(batch);
         }
         Ok(Logits { data: &self.logits, vocab })
+    }
+
+    fn advance(&mut self, part: &Part<'_>) -> Result<(), StepError> {
+        let (rows, layers) = (part.slice.tokens.len() as u32, part.layers.len() as u32);
+        self.clock.advance((STEP_BASE + STEP_ROW * rows) * layers / self.spec().layers as u32);
+        self.log.record().parts += 1;
+        self.may_fail()?;
+        self.inner.advance(part)
     }
 
     fn recover(&mut self) {

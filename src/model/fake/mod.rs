@@ -16,7 +16,7 @@ mod tests;
 
 use std::time::Duration;
 
-use super::{Logits, Model, ModelSpec, StepError};
+use super::{Logits, Model, ModelSpec, Part, StepError};
 use crate::backend::{BLOCK_TOKENS, Batch, BlockId, LogitRows, Slice};
 use options::{Fault, FaultKind};
 
@@ -49,6 +49,8 @@ pub struct FakeModel {
     options: Options,
     slots: Vec<Slot>,
     logits: Vec<f32>,
+    /// Start, tokens and next layer of the chunk that is under way.
+    under_way: Option<(usize, Vec<u32>, usize)>,
     /// Steps since the start.
     steps: u64,
 }
@@ -65,6 +67,7 @@ impl FakeModel {
     pub fn new(options: Options) -> Self {
         let spec = ModelSpec {
             vocab: options.vocab,
+            layers: options.layers,
             max_context: options.max_len,
             kv_blocks: options.kv_blocks,
             max_rows: options.max_rows,
@@ -72,7 +75,7 @@ impl FakeModel {
             end_tokens: vec![END_TOKEN],
         };
         let slots = vec![EMPTY; spec.kv_blocks * BLOCK_TOKENS];
-        Self { spec, options, slots, logits: Vec::new(), steps: 0 }
+        Self { spec, options, slots, logits: Vec::new(), under_way: None, steps: 0 }
     }
 
     /// Longest sequence in tokens, where the command line says so.
@@ -197,6 +200,25 @@ impl Model for FakeModel {
         std::thread::sleep(Duration::from_millis(self.options.step_ms));
         self.inject_fault();
         Ok(Logits { data: &self.logits, vocab: self.spec.vocab })
+    }
+
+    /// Writes the slots when the last layer is done, as if the first ones were worth nothing.
+    fn advance(&mut self, part: &Part<'_>) -> Result<(), StepError> {
+        let Slice { start, tokens, .. } = part.slice;
+        let mut chunk = (start, tokens.to_vec(), part.layers.start);
+        let before = self.under_way.take();
+        if part.layers.start > 0 && before.as_ref() != Some(&chunk) {
+            return Err(StepError(format!("{chunk:?} does not go on with {before:?}")));
+        }
+        if part.layers.is_empty() || part.layers.end > self.spec.layers {
+            return Err(StepError(format!("no such layers: {:?}", part.layers)));
+        }
+        if part.layers.end == self.spec.layers {
+            return self.write(&part.slice);
+        }
+        chunk.2 = part.layers.end;
+        self.under_way = Some(chunk);
+        Ok(())
     }
 
     fn recover(&mut self) {

@@ -5,6 +5,8 @@
 pub struct Options {
     /// Tokens in the vocabulary; at least 2.
     pub vocab: usize,
+    /// Layers that a chunk can stop between.
+    pub layers: usize,
     /// Longest sequence.
     pub max_len: usize,
     pub kv_blocks: usize,
@@ -46,6 +48,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             vocab: 512,
+            layers: 8,
             max_len: 4096,
             kv_blocks: 4096,
             max_rows: 4096,
@@ -60,8 +63,8 @@ impl Default for Options {
     }
 }
 
-const KEYS: &str = "vocab, max_len, kv_blocks, max_rows, max_logit_rows, end_every, repeats, \
-                    step_ms, load_ms, hash_bits, fault";
+const KEYS: &str = "vocab, layers, max_len, kv_blocks, max_rows, max_logit_rows, end_every, \
+                    repeats, step_ms, load_ms, hash_bits, fault";
 
 impl Options {
     /// Reads `fake:key=value,…`, with or without anything behind the colon.
@@ -85,6 +88,7 @@ impl Options {
         };
         match key {
             "vocab" => self.vocab = number(2, 1 << 20)? as usize,
+            "layers" => self.layers = number(1, 1 << 10)? as usize,
             "max_len" => self.max_len = number(2, 1 << 24)? as usize,
             "kv_blocks" => self.kv_blocks = number(1, 1 << 20)? as usize,
             "max_rows" => self.max_rows = number(1, 1 << 20)? as usize,

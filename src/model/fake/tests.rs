@@ -27,6 +27,21 @@ fn the_same_history_gives_the_same_row_however_it_was_written() {
 }
 
 #[test]
+fn a_chunk_is_there_when_its_last_layer_is_done() {
+    let prompt: Vec<u32> = (1..50).collect();
+    let mut model = open("fake:vocab=100,layers=3").unwrap();
+    let whole = last_row(&mut model, &[slice(&prompt, 0, &[0, 1])]);
+    let chunk = Slice { logits: LogitRows::None, ..slice(&prompt[..48], 0, &[2, 3]) };
+    let last = slice(&prompt[48..], 48, &[2, 3]);
+    let advance = |model: &mut FakeModel, layers| model.advance(&Part { slice: chunk, layers });
+    advance(&mut model, 0..2).unwrap();
+    assert_ne!(whole, last_row(&mut model, &[last]), "a layer is missing");
+    advance(&mut model, 2..3).unwrap();
+    assert_eq!(whole, last_row(&mut model, &[last]));
+    assert!(advance(&mut model, 2..3).is_err(), "nothing is under way");
+}
+
+#[test]
 fn every_mistake_with_blocks_shows() {
     let prompt: Vec<u32> = (1..60).collect();
     let run = |second: &[BlockId], start: usize, forget: bool| {

@@ -4,13 +4,14 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use super::{GEMMA3, QWEN2, SMOLLM2, limits, open};
+use super::{GEMMA3, QWEN2, SMOLLM2, limits, open, open_on_candle};
+use crate::backend::candle::{CandleBackend, Place};
 use crate::backend::cpu::CpuBackend;
 use crate::backend::cpu::gemm::Tier;
 use crate::backend::{BLOCK_TOKENS, Batch, BlockId, LogitRows, Slice};
 use crate::config::Kernels;
-use crate::model::Model;
 use crate::model::decoder::Decoder;
+use crate::model::{Model, Part};
 
 const BLOCKS: usize = 64;
 const MATES: usize = 15;
@@ -159,4 +160,72 @@ fn a_window_that_is_left_behind_is_not_missed() {
     let whole = last(600);
     assert_eq!(whole, last(100));
     assert_eq!(whole, last(33));
+}
+
+/// The last row of `sequence`, whose other tokens went through the layers in parts, with steps of
+/// others between them.
+fn last_row_by_parts(model: &mut dyn Model, sequence: &[u32]) -> Vec<f32> {
+    let (layers, before) = (model.spec().layers, sequence.len() - 1);
+    let blocks: Vec<BlockId> = (1..=sequence.len().div_ceil(BLOCK_TOKENS) as BlockId).collect();
+    let slice = |from: usize, to: usize, logits| Slice {
+        tokens: &sequence[from..to],
+        start: from,
+        blocks: &blocks,
+        logits,
+    };
+    for (from, to) in [(0, before / 2), (before / 2, before)] {
+        for layers in [0..1, 1..layers / 2, layers / 2..layers] {
+            let part = Part { slice: slice(from, to, LogitRows::None), layers };
+            model.advance(&part).unwrap();
+            let mate = Slice {
+                tokens: &tokens(9, 20),
+                start: 0,
+                blocks: &[0],
+                ..slice(0, 0, LogitRows::Last)
+            };
+            model.forward(&Batch { slices: &[mate] }).unwrap();
+        }
+    }
+    let last = slice(before, sequence.len(), LogitRows::Last);
+    model.forward(&Batch { slices: &[last] }).unwrap().data.to_vec()
+}
+
+#[test]
+fn a_chunk_that_stops_between_layers_gives_the_same_bits() {
+    let sequence = tokens(0, 70);
+    let blocks = [0, 1, 2];
+    for file in [SMOLLM2, GEMMA3, QWEN2] {
+        let mut model = open(file, Kernels::Auto, 2, limits(70, 4));
+        let whole = run(
+            &mut model,
+            &sequence,
+            &Way { first: 70, chunk: 70, blocks: &blocks, mates: false },
+        );
+        let parts = last_row_by_parts(&mut model, &sequence);
+        assert_eq!(hashes(&parts, parts.len())[0], whole[69], "{file}");
+    }
+    let backend = CandleBackend::new(Place::Cpu).unwrap();
+    let mut model = open_on_candle(SMOLLM2, backend, limits(70, 4));
+    let whole = super::score(&mut model, &sequence, &blocks);
+    let parts = last_row_by_parts(&mut model, &sequence);
+    let difference = parts.iter().zip(&whole[69]).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(difference < 1e-3, "{difference}");
+}
+
+#[test]
+fn a_part_that_goes_on_with_nothing_is_an_error() {
+    let mut model = open(SMOLLM2, Kernels::Auto, 1, limits(16, 1));
+    let sequence = tokens(0, 8);
+    let mut advance = |tokens: usize, layers| {
+        let slice =
+            Slice { tokens: &sequence[..tokens], start: 0, blocks: &[0], logits: LogitRows::None };
+        model.advance(&Part { slice, layers }).is_ok()
+    };
+    assert!(!advance(8, 3..5), "nothing is under way");
+    assert!(advance(8, 0..3));
+    assert!(!advance(7, 3..5), "other tokens");
+    assert!(!advance(8, 3..5), "what was under way is lost");
+    assert!(advance(8, 0..3) && !advance(8, 4..5), "a layer is left out");
+    assert!(!advance(8, 0..31) && !advance(8, 0..0), "no such layers");
+    assert!(advance(8, 0..3) && advance(8, 3..30) && !advance(8, 29..30));
 }
