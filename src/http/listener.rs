@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use http::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -125,7 +126,14 @@ fn connection(
         let router = router.clone();
         async move {
             let response = router.oneshot(req.map(|body| phase.begin(body))).await;
-            response.map(|r| r.map(|body| phase.answer(body)))
+            response.map(|mut response| {
+                if phase.is_unread() {
+                    // What is left of a refused body is not read: the next request would stand
+                    // behind it.
+                    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                }
+                response.map(|body| phase.answer(body))
+            })
         }
     });
     http1::Builder::new()

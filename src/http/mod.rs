@@ -77,7 +77,8 @@ async fn upkeep(prometheus: metrics_exporter_prometheus::PrometheusHandle) {
     }
 }
 
-/// All routes, with those of the API as `api`, and the layers around them. A request passes these from the last added to the first:
+/// All routes, with those of the API as `api`, and the layers around them. A request passes these
+/// from the last added to the first:
 ///
 /// 1. `request_id`: first, so that every answer and every log line has the id.
 /// 2. `access_log`: outside of everything that can refuse, so that refusals are logged and counted.
@@ -86,19 +87,22 @@ async fn upkeep(prometheus: metrics_exporter_prometheus::PrometheusHandle) {
 /// 5. `cors`: outside of the guard, because a preflight has no key and a 401 must be readable.
 /// 6. `auth`: before the router, so that nothing of which routes exist shows without a key.
 /// 7. `not_allowed`: gives the router's 405 the error form, with the methods that it knows.
-/// 8. the router; around API routes only:
+/// 8. the router; around the methods of API routes, and not their 405, which is true at all times:
 ///    `gate` (before a byte of the body is read: refusals are quick), then `limits`.
-fn router(app: &Arc<App>, api: Router<Arc<App>>) -> Router {
-    let api = api
-        .route_layer(from_fn_with_state(Arc::clone(app), limits::buffer))
-        .route_layer(from_fn_with_state(Arc::clone(app), gate::pass));
+fn router(app: &Arc<App>, api: openai::Routes) -> Router {
+    let guarded = api.into_iter().fold(Router::new(), |routes, (path, methods)| {
+        let methods = methods
+            .route_layer(from_fn_with_state(Arc::clone(app), limits::buffer))
+            .route_layer(from_fn_with_state(Arc::clone(app), gate::pass));
+        routes.route(path, methods)
+    });
     let routes = Router::new()
         .route("/health", get(health::ready))
         .route("/health/live", get(health::live))
         .route("/health/ready", get(health::ready))
         .route("/metrics", get(metrics::render))
         .route("/version", get(health::version))
-        .merge(api)
+        .merge(guarded)
         .layer(from_fn(access_log::note_route))
         .fallback(unknown)
         .with_state(Arc::clone(app));

@@ -46,6 +46,11 @@ impl Phase {
         Body::new(Watched { body, phase: Arc::clone(self) })
     }
 
+    /// Part of the request's body has not been read.
+    pub(super) fn is_unread(&self) -> bool {
+        self.unread.load(Ordering::Relaxed)
+    }
+
     /// An answer is on its way: wraps its body, which tells when it is over.
     pub(super) fn answer(self: &Arc<Self>, body: Body) -> Body {
         Body::new(Guarded::new(body, Answering(Arc::clone(self))))
@@ -282,7 +287,7 @@ impl AsyncWrite for Wire {
             ready!(Pin::new(&mut this.stream.write).poll_shutdown(cx))?;
             this.shut = true;
         }
-        if !this.phase.unread.load(Ordering::Relaxed) {
+        if !this.phase.is_unread() {
             return Poll::Ready(Ok(()));
         }
         this.linger.arm();

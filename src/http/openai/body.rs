@@ -1,7 +1,8 @@
 //! Reading a request's body: its type and its JSON.
 
 use axum::extract::Request;
-use http::header::CONTENT_TYPE;
+use http::HeaderMap;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName};
 use http_body_util::BodyExt;
 
 use super::error::ApiError;
@@ -13,7 +14,8 @@ const INLINE_BYTES_MAX: usize = 64 << 10;
 /// The fields of a request that must be JSON. Its length and the time it took were bounded by the
 /// layers around the routes.
 pub(super) async fn fields(request: Request, known: Known) -> Result<Fields, ApiError> {
-    check_type(&request)?;
+    check_type(request.headers())?;
+    check_encoding(request.headers())?;
     let body = request.into_body().collect().await;
     let body = body.map_err(|_| ApiError::bad_request("The request body broke off."))?.to_bytes();
     if body.len() <= INLINE_BYTES_MAX {
@@ -33,14 +35,28 @@ pub(super) async fn blocking<T: Send + 'static>(
 }
 
 /// `application/json`, whatever its parameters: OpenAI's refusal of `; charset=utf-8` was a bug.
-fn check_type(request: &Request) -> Result<(), ApiError> {
-    let given = request.headers().get(CONTENT_TYPE);
-    let given = given.map_or("", |value| value.to_str().unwrap_or("unreadable"));
-    let essence = given.split(';').next().unwrap_or_default().trim();
-    if essence.eq_ignore_ascii_case("application/json") {
+fn check_type(headers: &HeaderMap) -> Result<(), ApiError> {
+    let given = all(headers, &CONTENT_TYPE);
+    let essence = |value: &str| value.split(';').next().unwrap_or_default().trim().to_owned();
+    match given[..] {
+        // Two of them, and a proxy in front may have gone by the other.
+        [one] if essence(one).eq_ignore_ascii_case("application/json") => Ok(()),
+        _ => Err(ApiError::UnsupportedContentType(given.join(", "))),
+    }
+}
+
+/// Nothing is unpacked: a small body could become an endless one.
+fn check_encoding(headers: &HeaderMap) -> Result<(), ApiError> {
+    let given = all(headers, &CONTENT_ENCODING);
+    if given.iter().all(|encoding| encoding.eq_ignore_ascii_case("identity")) {
         return Ok(());
     }
-    Err(ApiError::UnsupportedContentType(given.to_owned()))
+    Err(ApiError::UnsupportedContentEncoding(given.join(", ")))
+}
+
+/// The values of all header lines of that name.
+fn all<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Vec<&'a str> {
+    headers.get_all(name).iter().map(|value| value.to_str().unwrap_or("unreadable")).collect()
 }
 
 #[cfg(test)]
@@ -50,9 +66,14 @@ mod tests {
     const KNOWN: Known = Known { fields: &["a"], inputs: &[] };
 
     async fn status(content_type: Option<&str>, body: &str) -> u16 {
+        let given: Vec<_> = content_type.map(|value| (CONTENT_TYPE, value)).into_iter().collect();
+        status_with(&given, body).await
+    }
+
+    async fn status_with(headers: &[(HeaderName, &str)], body: &str) -> u16 {
         let mut request = Request::new(axum::body::Body::from(body.to_owned()));
-        if let Some(value) = content_type {
-            request.headers_mut().insert(CONTENT_TYPE, value.parse().unwrap());
+        for (name, value) in headers {
+            request.headers_mut().append(name, value.parse().unwrap());
         }
         match fields(request, KNOWN).await {
             Ok(_) => 200,
@@ -71,5 +92,24 @@ mod tests {
         let long = format!("{{{}}}", " ".repeat(INLINE_BYTES_MAX));
         assert_eq!(status(Some("application/json"), &long).await, 200);
         assert_eq!(status(Some("application/json"), "{").await, 400);
+    }
+
+    #[tokio::test]
+    async fn two_types_are_none() {
+        let json = (CONTENT_TYPE, "application/json; charset=utf-8");
+        let other = (CONTENT_TYPE, "text/plain");
+        for two in [[json.clone(), json.clone()], [json.clone(), other.clone()], [other, json]] {
+            assert_eq!(status_with(&two, "{}").await, 415, "{two:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn packed_bodies_are_refused() {
+        for (encoding, expected) in
+            [("identity", 200), ("gzip", 415), ("br", 415), ("identity, gzip", 415)]
+        {
+            let headers = [(CONTENT_TYPE, "application/json"), (CONTENT_ENCODING, encoding)];
+            assert_eq!(status_with(&headers, "{}").await, expected, "{encoding}");
+        }
     }
 }

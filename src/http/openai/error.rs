@@ -72,6 +72,9 @@ pub enum ApiError {
     /// 415: not `application/json`.
     #[error("unsupported content type {0:?}")]
     UnsupportedContentType(String),
+    /// 415: a packed body.
+    #[error("unsupported content encoding {0:?}")]
+    UnsupportedContentEncoding(String),
     /// 429: the queue is full.
     #[error("engine overloaded")]
     Overloaded,
@@ -188,7 +191,9 @@ impl ApiError {
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTimeout | Self::ClientStalled => StatusCode::REQUEST_TIMEOUT,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::UnsupportedContentType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::UnsupportedContentType(_) | Self::UnsupportedContentEncoding(_) => {
+                StatusCode::UNSUPPORTED_MEDIA_TYPE
+            }
             Self::Overloaded | Self::RateLimited(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::ModelLoading | Self::ShuttingDown | Self::EngineStalled => {
                 StatusCode::SERVICE_UNAVAILABLE
@@ -225,6 +230,7 @@ impl ApiError {
             Self::BodyTimeout => "request_timeout",
             Self::BodyTooLarge { .. } => "request_too_large",
             Self::UnsupportedContentType(_) => "unsupported_content_type",
+            Self::UnsupportedContentEncoding(_) => "unsupported_content_encoding",
             Self::Overloaded => "engine_overloaded",
             Self::RateLimited(_) => "rate_limit_exceeded",
             Self::ModelLoading => "model_loading",
@@ -298,6 +304,10 @@ impl ApiError {
                 echo(got)
             )
             .into(),
+            Self::UnsupportedContentEncoding(got) => {
+                format!("Unsupported content encoding: '{}'. Send the body unpacked.", echo(got))
+                    .into()
+            }
             Self::Overloaded => {
                 "The engine is currently overloaded, please try again later.".into()
             }

@@ -88,7 +88,10 @@ fn fault(error: &serde_json::Error, path: &serde_path_to_error::Path) -> ApiErro
         if place == "." || place == "?" { String::new() } else { format!(" - '{}'", echo(&place)) };
     // A message may quote the value: bounded like all that is repeated, but the line stays readable.
     let message = format!("{}{place}", clip(&error.to_string()));
-    if error.is_syntax() || error.is_eof() {
+    // To serde_json a number beyond f64 is a fault of syntax, but JSON knows no such bound: it is the
+    // field's value that is wrong.
+    let is_beyond_f64 = message.starts_with("number out of range");
+    if (error.is_syntax() && !is_beyond_f64) || error.is_eof() {
         return ApiError::InvalidJson(message);
     }
     match path.iter().next() {

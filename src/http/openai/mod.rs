@@ -20,33 +20,35 @@ mod tokenize;
 
 use std::sync::Arc;
 
-use axum::Router;
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 use http::Uri;
 
 use self::error::ApiError;
 use crate::http::App;
 
+/// Paths and what answers there.
+pub(super) type Routes = Vec<(&'static str, MethodRouter<Arc<App>>)>;
+
 /// Everything under `/v1`, its legacy forms, and the tokenizer's routes. All of them want a key.
-pub fn routes() -> Router<Arc<App>> {
-    let mut router = Router::new()
-        .route("/v1/completions", post(completions::by_body))
-        .route("/v1/engines/{engine}/completions", post(completions::by_path))
-        .route("/openai/deployments/{id}/completions", post(completions::by_path))
-        .route("/v1/chat/completions", post(not_built))
-        .route("/v1/engines/{engine}/chat/completions", post(not_built))
-        .route("/openai/deployments/{id}/chat/completions", post(not_built))
-        .route("/v1/models", get(models::list_models))
-        .route("/v1/models/{*id}", get(models::get_model))
-        .route("/v1/engines", get(models::list_engines))
-        .route("/v1/engines/{engine}", get(models::get_engine));
-    for prefix in ["", "/v1"] {
-        router = router
-            .route(&format!("{prefix}/tokenize"), post(tokenize::tokenize))
-            .route(&format!("{prefix}/detokenize"), post(tokenize::detokenize))
-            .route(&format!("{prefix}/tokenizer_info"), get(tokenize::info));
-    }
-    router
+pub(super) fn routes() -> Routes {
+    vec![
+        ("/v1/completions", post(completions::by_body)),
+        ("/v1/engines/{engine}/completions", post(completions::by_path)),
+        ("/openai/deployments/{id}/completions", post(completions::by_path)),
+        ("/v1/chat/completions", post(not_built)),
+        ("/v1/engines/{engine}/chat/completions", post(not_built)),
+        ("/openai/deployments/{id}/chat/completions", post(not_built)),
+        ("/v1/models", get(models::list_models)),
+        ("/v1/models/{*id}", get(models::get_model)),
+        ("/v1/engines", get(models::list_engines)),
+        ("/v1/engines/{engine}", get(models::get_engine)),
+        ("/tokenize", post(tokenize::tokenize)),
+        ("/v1/tokenize", post(tokenize::tokenize)),
+        ("/detokenize", post(tokenize::detokenize)),
+        ("/v1/detokenize", post(tokenize::detokenize)),
+        ("/tokenizer_info", get(tokenize::info)),
+        ("/v1/tokenizer_info", get(tokenize::info)),
+    ]
 }
 
 /// A part of the API that clients know and this server does not have yet. 404, not 501: the SDKs

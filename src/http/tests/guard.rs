@@ -126,6 +126,33 @@ async fn a_bad_key_is_answered_like_no_key_however_it_is_bad() {
 }
 
 #[tokio::test]
+async fn a_refusal_before_the_body_ends_the_connection_and_says_so() {
+    let server = start(config()).await;
+    let post = |path: &str, auth: &str, body: &str| {
+        let length = body.len();
+        format!(
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\n{auth}Content-Length: {length}\r\n\r\n{body}"
+        )
+    };
+    let auth = format!("Authorization: Bearer {KEY}\r\n");
+    let long = "x".repeat(2000);
+    let early =
+        [("/v1/completions", "", 401), ("/nowhere", &auth, 404), ("/v1/models", &auth, 405)];
+    for (path, auth, expected) in early {
+        for body in ["{}", &long] {
+            let answer = ask(server.addr, &post(path, auth, body)).await;
+            assert_eq!((status(&answer), header(&answer, "connection")), (expected, Some("close")));
+        }
+    }
+    let mut client = Client::connect(server.addr).await;
+    for _ in 0..2 {
+        client.send(post("/nowhere", &auth, "")).await;
+        let answer = client.read_until("unknown_url").await;
+        assert_eq!(header(&answer, "connection"), None, "nothing is left unread");
+    }
+}
+
+#[tokio::test]
 async fn with_a_key_routes_paths_and_methods_answer_for_themselves() {
     let server = start(config()).await;
     for scheme in ["Bearer", "bearer", "BEARER"] {
@@ -142,10 +169,9 @@ async fn with_a_key_routes_paths_and_methods_answer_for_themselves() {
     }
 }
 
-#[cfg(feature = "fake-model")]
 #[tokio::test]
-async fn a_wrong_method_is_told_the_right_ones() {
-    let server = start_ready(config()).await;
+async fn a_wrong_method_is_told_the_right_ones_before_there_is_a_model() {
+    let server = start(config()).await;
     let auth = format!("Authorization: Bearer {KEY}\r\n");
     for path in GUARDED {
         let answer = ask(server.addr, &request("DELETE", path, &auth)).await;

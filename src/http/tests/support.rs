@@ -6,7 +6,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
@@ -109,7 +108,7 @@ pub(super) async fn start_with(
     let app = App::new(config, auth, keys);
     let shutdown = Shutdown::default();
     let hold = Hold::new();
-    let routes = openai::routes().merge(test_routes(&hold));
+    let routes = [openai::routes(), test_routes(&hold)].concat();
     let router = router(&app, routes);
     let serving = serve_router(listener, router, Arc::clone(&app), shutdown.clone());
     Server { addr, app, shutdown, task: tokio::spawn(serving), hold }
@@ -152,15 +151,16 @@ fn served(model: &str) -> Served {
     }
 }
 
-fn test_routes(hold: &Arc<Hold>) -> Router<Arc<App>> {
+fn test_routes(hold: &Arc<Hold>) -> openai::Routes {
     let (held, plain, endless) = (Arc::clone(hold), Arc::clone(hold), Arc::clone(hold));
-    Router::new()
-        .route("/v1/held", post(async move || held_stream(held)))
-        .route("/v1/plain", post(move || held_plain(plain)))
-        .route("/v1/endless", get(async move || endless_stream(&endless)))
-        .route("/v1/echo", post(|body: Bytes| async { body }))
-        .route("/v1/large", post(|| async { "x".repeat(LARGE_BYTES) }))
-        .route("/v1/panic", get(|| async { panics() }))
+    vec![
+        ("/v1/held", post(async move || held_stream(held))),
+        ("/v1/plain", post(move || held_plain(plain))),
+        ("/v1/endless", get(async move || endless_stream(&endless))),
+        ("/v1/echo", post(|body: Bytes| async { body })),
+        ("/v1/large", post(|| async { "x".repeat(LARGE_BYTES) })),
+        ("/v1/panic", get(|| async { panics() })),
+    ]
 }
 
 fn panics() -> Response {

@@ -112,7 +112,8 @@ mod with_model {
         );
         let mut client = Client::connect(server.addr).await;
         client.send(chunked).await;
-        assert!(client.read_until("request_too_large").await.contains(" 413 "));
+        let answer = client.read_until("request_too_large").await;
+        assert_eq!((status(&answer), header(&answer, "connection")), (413, Some("close")));
     }
 
     #[tokio::test]

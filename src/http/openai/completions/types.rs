@@ -21,6 +21,7 @@ const FIELDS: &[&str] = &[
     "stream_options",
     "seed",
     "logprobs",
+    "top_logprobs",
     "echo",
     "logit_bias",
     "frequency_penalty",

@@ -81,6 +81,7 @@ pub struct Checked {
 /// Checks every field but `model`, which is not this function's to know.
 pub fn validate(mut fields: Fields, bounds: Bounds) -> Result<Checked, ApiError> {
     refuse_later(&fields)?;
+    refuse_top_logprobs(&fields)?;
     report_near_misses(&fields);
     fields.text("user")?;
     let n = fields.integer("n", 1..=N_MAX)?.unwrap_or(1) as u32;
@@ -123,6 +124,19 @@ fn refuse_later(fields: &Fields) -> Result<(), ApiError> {
         }
     }
     Ok(())
+}
+
+/// Chat's field for what `logprobs` says here. Whoever sends it wants alternatives, and would miss them
+/// without a word.
+fn refuse_top_logprobs(fields: &Fields) -> Result<(), ApiError> {
+    const NAME: &str = "top_logprobs";
+    match fields.integer(NAME, 0..=LOGPROBS_MAX)? {
+        None | Some(0) => Ok(()),
+        Some(count) => Err(ApiError::Unsupported {
+            message: format!("'{NAME}' belongs to chat: say 'logprobs': {count} instead."),
+            param: Some(NAME.into()),
+        }),
+    }
 }
 
 fn check_best_of(fields: &Fields, n: u32) -> Result<(), ApiError> {
@@ -337,8 +351,10 @@ fn nearest(name: &str) -> Option<&'static str> {
     if name.len() > 40 || name.chars().count() < NAME_CHARS_MIN {
         return None;
     }
+    // A capital is no edit: `top_P` is nearer to `top_p` than to `top_k`.
+    let name = name.to_lowercase();
     let known = KNOWN.fields.iter().chain(KNOWN.inputs);
-    let near = known.map(|known| (strsim::levenshtein(name, known), *known)).min()?;
+    let near = known.map(|known| (strsim::levenshtein(&name, known), *known)).min()?;
     (near.0 <= 2).then_some(near.1)
 }
 

@@ -89,6 +89,13 @@ fn every_case_has_its_status_type_code_and_param() {
             Some("unsupported_content_type"),
             None,
         ),
+        (
+            ApiError::UnsupportedContentEncoding("gzip".into()),
+            415,
+            invalid,
+            Some("unsupported_content_encoding"),
+            None,
+        ),
         (rejected(Rejected::QueueFull), 429, "engine_overloaded", Some("engine_overloaded"), None),
         (limit(None), 429, "requests", Some("rate_limit_exceeded"), None),
         (ApiError::ModelLoading, 503, unavailable, Some("model_loading"), None),

@@ -40,7 +40,7 @@ fn errors_name_the_path_and_the_line() {
         (b"[1]", None, "expected a JSON object"),
         (b"{\"a\": \"\xff\"}", None, "UTF-8"),
         (br#"{"a": "\ud800"}"#, None, "hex escape"),
-        (br#"{"a": 1e400}"#, None, "out of range"),
+        (br#"{"a": 1e400}"#, Some("a"), "out of range"),
         (br#"{"a": NaN}"#, None, "line 1"),
         (br#"{"a": 1, "a": 2}"#, Some("a"), "duplicate key"),
         (br#"{"x": 1, "x": 2}"#, Some("x"), "duplicate key"),

@@ -154,7 +154,43 @@ fn a_field_that_is_not_built_yet_is_refused_unless_it_changes_nothing() {
 fn a_priority_is_bounded() {
     assert_eq!(ok("{}").priority, 0);
     assert_eq!(ok("{\"priority\": -1000}").priority, -1000);
-    assert_eq!(refused("{\"priority\": 1001}").2.as_deref(), Some("priority"));
+    assert_eq!(ok("{\"priority\": 1000}").priority, 1000);
+    for wrong in ["-1001", "1001", "0.5", "\"high\""] {
+        let refused = refused(&format!("{{\"priority\": {wrong}}}"));
+        assert_eq!(refused.2.as_deref(), Some("priority"), "{wrong}");
+    }
+}
+
+#[test]
+fn a_cache_salt_is_short_visible_ascii_and_told_apart() {
+    let body = |salt: &str| serde_json::json!({ "cache_salt": salt }).to_string();
+    let salt = |salt: &str| ok(&body(salt)).cache_salt;
+    assert_eq!(ok("{}").cache_salt, None);
+    let longest = "~".repeat(CACHE_SALT_MAX);
+    assert!(salt(&longest).is_some());
+    assert_eq!(salt("!a"), salt("!a"));
+    assert_ne!(salt("!a"), salt("!b"));
+    assert_ne!(salt("!a"), None);
+    for wrong in ["", "two words", "tab\t", "caf\u{e9}", "\u{7f}", &format!("{longest}~")] {
+        assert_eq!(refused(&body(wrong)).2.as_deref(), Some("cache_salt"), "{wrong}");
+    }
+    assert_eq!(refused("{\"cache_salt\": 1}").2.as_deref(), Some("cache_salt"));
+}
+
+#[test]
+fn chats_top_logprobs_are_refused_where_they_would_be_missed() {
+    ok("{\"top_logprobs\": 0}");
+    ok("{\"top_logprobs\": null}");
+    let (status, code, param, message) = refused("{\"top_logprobs\": 3}");
+    assert_eq!(
+        (status, code, param.as_deref()),
+        (400, Some("unsupported_parameter"), Some("top_logprobs"))
+    );
+    assert!(message.contains("'logprobs': 3"), "{message}");
+    for wrong in ["-1", "6", "2147483648", "true"] {
+        let (status, code, param, _) = refused(&format!("{{\"top_logprobs\": {wrong}}}"));
+        assert_eq!((status, code, param.as_deref()), (400, None, Some("top_logprobs")), "{wrong}");
+    }
 }
 
 #[test]
@@ -203,6 +239,7 @@ fn misspelt_fields_find_their_nearest() {
     assert_eq!(nearest("max_token"), Some("max_tokens"));
     assert_eq!(nearest("temprature"), Some("temperature"));
     assert_eq!(nearest("stopp"), Some("stop"));
+    assert_eq!(nearest("top_P"), Some("top_p"));
     assert_eq!(nearest("metadata"), None);
     assert_eq!(nearest("n_1"), None);
 }
