@@ -14,7 +14,12 @@ for tool in buildah debootstrap docker-compose; do command -v "$tool" >/dev/null
 
 work=$(mktemp -d)
 server=
-cleanup() { [ -z "$server" ] || kill "$server" || true; chmod -R u+w "$work"; rm -rf "$work"; }
+cleanup() {
+  # A server that has ended by itself is no reason to leave the folder behind; what it means for the test was said before.
+  [ -z "$server" ] || kill "$server" || true
+  chmod -R u+w "$work"
+  rm -rf "$work"
+}
 trap cleanup EXIT
 export STORAGE_DRIVER=vfs BUILDAH_ISOLATION=chroot
 

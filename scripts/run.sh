@@ -21,6 +21,7 @@ port=${MILLRACE_PORT:-8000}
 (
   # Printed when it works, below the banner.
   until "$bin" healthcheck --url "http://127.0.0.1:$port" >/dev/null 2>&1; do
+    # The server, which took this shell's place, has ended and said why: there is nothing to announce.
     kill -0 $$ 2>/dev/null || exit 0
     sleep 0.2
   done

@@ -14,6 +14,7 @@ pub(crate) enum Command {
     /// Make a key; the secret is printed once, alone on stdout, and stored nowhere
     Add {
         /// Who or what the key is for: letters, digits and ._@:- (it shows in logs)
+        #[arg(value_parser = key_name)]
         name: String,
         /// A date (2027-01-31, its first moment in UTC) or time (2027-01-31T12:00:00Z) to end at
         #[arg(long, value_name = "DATE")]
@@ -58,6 +59,10 @@ impl From<KeyError> for Failure {
     fn from(e: KeyError) -> Self {
         Self::runtime(e.to_string())
     }
+}
+
+fn key_name(name: &str) -> Result<String, String> {
+    keys::check_id(name).map(|()| name.to_owned())
 }
 
 /// Does what the subcommand says.

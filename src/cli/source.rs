@@ -22,7 +22,9 @@ pub(crate) fn resolve(config: &Config) -> Result<ModelSource, Failure> {
     let model = config.model.as_str();
     if model.starts_with("fake:") {
         #[cfg(feature = "fake-model")]
-        return Ok(ModelSource::Fake(model.to_owned()));
+        return crate::model::fake::Options::parse(model)
+            .map(|_| ModelSource::Fake(model.to_owned()))
+            .map_err(Failure::usage);
         #[cfg(not(feature = "fake-model"))]
         return Err(Failure::usage("fake: models are only in builds with the feature fake-model"));
     }

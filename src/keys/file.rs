@@ -236,7 +236,7 @@ fn check(file: &KeyFile) -> Result<(), String> {
 }
 
 /// Ids stand in logs: short, and nothing in them that could break a line or a field.
-pub(super) fn check_id(id: &str) -> Result<(), String> {
+pub fn check_id(id: &str) -> Result<(), String> {
     let good = |c: char| c.is_ascii_alphanumeric() || "._@:-".contains(c);
     if id.is_empty() || id.len() > MAX_ID_CHARS || !id.chars().all(good) {
         return Err(format!("an id has 1 to {MAX_ID_CHARS} letters, digits and ._@:-"));

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use sha2::{Digest as _, Sha256};
 
 pub use edit::{NewKey, add, list, revoke};
-pub use file::{Entry, Moment};
+pub use file::{Entry, Moment, check_id};
 pub use store::{KEY_RELOAD_TOTAL, Key, KeyStore};
 pub use watch::watch;
 

@@ -77,7 +77,7 @@ fn check_config_and_serve_list_every_fault() {
             "4 faults",
             "MILLRACE_MAX_BODY: unknown variable; the nearest is MILLRACE_MAX_BODY_BYTES",
             "c.toml:1: unknown key \"max_num_seq\"; the nearest is max_num_seqs",
-            "c.toml:2: \"x\" is not a port number",
+            "c.toml:2: port: \"x\" is not a port number",
             "--device: \"cdua\" is not one of",
         ] {
             assert!(err.contains(part), "{part} not in\n{err}");
@@ -111,6 +111,7 @@ fn serve_says_what_is_wrong_with_its_model_in_one_line() {
         ("./none.gguf", 1, "no such file"),
         ("smollm2-135m-instruct", 1, "--offline"),
         ("bad.gguf", 1, "bad.gguf"),
+        ("fake:zzz=1", 2, "zzz is not one of vocab"),
     ] {
         let args = ["serve", model, "--port", "0", "--offline"];
         let mut command = millrace(home.path());
@@ -158,6 +159,9 @@ fn keys_are_added_listed_and_revoked() {
     assert!(!run(&home, &["keys", "list", "--file", "k/keys.toml"]).1.contains("bob"));
     let (code, _, err) = run(&home, &["keys", "add", "x", "--expires", "soon"]);
     assert_eq!(code, 2, "{err}");
+    let (code, _, err) = run(&home, &["keys", "add", "a b", "--file", "k/keys.toml"]);
+    assert_eq!(code, 2, "{err}");
+    assert!(err.contains("an id has 1 to"), "{err}");
 }
 
 #[test]

@@ -4,7 +4,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::layers::{Given, Layers, Raw};
+use super::layers::{Given, Layers, Raw, Source};
+use super::table::Setting;
 use super::values as v;
 use crate::backend::KvDtype;
 use crate::config::{
@@ -42,7 +43,12 @@ impl<'a> Reader<'a> {
     ) -> T {
         let Some(given) = self.given(name) else { return T::default() };
         parse(&given.raw).unwrap_or_else(|form| {
-            self.faults.push(format!("{}: {} is not {form}", given.source, given.raw));
+            // A variable or a flag is called like its setting; a line is not.
+            let key = match (&given.source, Setting::by_name(name)) {
+                (Source::File { .. }, Some(setting)) => format!("{}: ", setting.key()),
+                _ => String::new(),
+            };
+            self.faults.push(format!("{}: {key}{} is not {form}", given.source, given.raw));
             T::default()
         })
     }

@@ -81,7 +81,7 @@ fn every_fault_is_named_with_its_key_its_source_and_what_is_right() {
     assert_eq!(all.len(), 8, "{text}");
     for part in [
         ":1: unknown key \"prot\"; the nearest is port",
-        ":2: \"many\" is not a whole number from 1 to 4096",
+        ":2: max_num_seqs: \"many\" is not a whole number from 1 to 4096",
         ":3: unknown key \"http\"",
         "MILLRACE_KERNEL: unknown variable; the nearest is MILLRACE_KERNELS",
         "MILLRACE_DEVICE: \"cdua\" is not one of auto, cpu, cuda, metal; the nearest is cuda",

@@ -163,6 +163,19 @@ fn a_promise_is_kept_or_withdrawn() {
 }
 
 #[test]
+fn who_leaves_withdraws_no_promise_of_another() {
+    let mut pool = pool(20);
+    let mut first = start(&mut pool, waiting(1, &numbers(100)));
+    let mut second = start(&mut pool, waiting(2, &numbers(100)));
+    let mut third = waiting(3, &numbers(100));
+    pool.prepare(&mut third);
+    pool.take_back(&mut first);
+    assert_eq!(pool.awaited(&mut third), Some(2));
+    pool.take_back(&mut second);
+    assert_eq!(pool.awaited(&mut third), None);
+}
+
+#[test]
 fn a_scored_prompt_reads_only_what_was_scored() {
     let mut pool = pool(20);
     run(&mut pool, 0, &numbers(100));

@@ -25,8 +25,9 @@ pub use json::Json;
 /// 15 MB of text.
 const FUEL: u64 = 1_000_000;
 /// Of the thread that renders. Fuel bounds how deep a template can nest values (about nine units a
-/// level), but dropping them recurses; this is several times what all fuel needs.
-const STACK_BYTES: usize = 64 << 20;
+/// level), but dropping them recurses; this is several times what all fuel needs. Frames that are not
+/// optimised are larger.
+const STACK_BYTES: usize = if cfg!(debug_assertions) { 1 << 30 } else { 64 << 20 };
 /// Longest template source.
 const SOURCE_BYTES: usize = 1 << 20;
 /// Nested calls, loops and macros.
