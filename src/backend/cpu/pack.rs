@@ -185,6 +185,10 @@ impl Segment {
         Ok(segment)
     }
 
+    pub(crate) fn panels(&self) -> usize {
+        self.rows.div_ceil(PANEL)
+    }
+
     fn pack_row(&mut self, kind: BlockType, row: usize, bytes: &[u8]) {
         let (layout, r) = (self.layout, row % PANEL);
         let first_tile = row / PANEL * self.tiles;

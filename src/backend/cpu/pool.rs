@@ -34,6 +34,8 @@ struct Shared {
     /// Written only while the gate is closed and nobody is inside.
     job: UnsafeCell<Option<*const Work<'static>>>,
     panicked: Mutex<Option<Box<dyn Any + Send>>>,
+    /// Nothing will come for a while: no use in spinning.
+    resting: AtomicBool,
     sleepers: AtomicUsize,
     sleep: Mutex<()>,
     wake: Condvar,
@@ -91,6 +93,7 @@ impl Pool {
             parts: (0..threads.max(1)).map(|_| Part(AtomicU64::new(0))).collect(),
             job: UnsafeCell::new(None),
             panicked: Mutex::new(None),
+            resting: AtomicBool::new(false),
             sleepers: AtomicUsize::new(0),
             sleep: Mutex::new(()),
             wake: Condvar::new(),
@@ -129,6 +132,13 @@ impl Pool {
     }
 }
 
+impl Pool {
+    /// Lets the workers park at once, until the next job: what the caller does now is better done on a core that is free.
+    pub fn rest(&self) {
+        self.shared.resting.store(true, Ordering::Relaxed);
+    }
+}
+
 impl Shared {
     fn open(&self, units: usize, work: &Work<'_>) {
         // SAFETY: only the lifetime changes; `run` does not return before everybody who can see the pointer has left.
@@ -136,6 +146,7 @@ impl Shared {
         let work: *const Work<'static> = unsafe { std::mem::transmute(std::ptr::from_ref(work)) };
         // SAFETY: the gate is closed and nobody is inside, so nobody reads it.
         unsafe { *self.job.get() = Some(work) };
+        self.resting.store(false, Ordering::Relaxed);
         let members = self.parts.len();
         for (member, part) in self.parts.iter().enumerate() {
             part.set(units * member / members..units * (member + 1) / members);
@@ -231,7 +242,7 @@ impl Shared {
             if self.stop.load(Ordering::Acquire) {
                 return None;
             }
-            if begin.elapsed() > SPIN {
+            if self.resting.load(Ordering::Relaxed) || begin.elapsed() > SPIN {
                 break;
             }
         }

@@ -297,6 +297,7 @@ impl Machine {
                 Output { out: &mut r.logits, stride: vocab, add: false },
             );
         }
+        crew.pool.rest();
         &r.logits[..wanted.len() * vocab]
     }
 }

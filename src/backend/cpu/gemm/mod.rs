@@ -250,14 +250,18 @@ impl Kernels {
             );
         }
         let out = Place { start: output.out.as_mut_ptr(), stride: output.stride, add: output.add };
-        for segment in &w.segments {
-            let panels = segment.rows.div_ceil(PANEL);
-            pool.run(panels, &|panel, _| {
-                let job = job(segment, panel, w.cols(), input, &out);
-                // SAFETY: the processor has the tier; the asserts above bound every pointer of the job; panels write disjoint outputs.
-                unsafe { (self.kernel(segment.layout))(&job) }
-            });
-        }
+        pool.run(w.segments.iter().map(Segment::panels).sum(), &|unit, _| {
+            let mut panel = unit;
+            for segment in &w.segments {
+                if panel < segment.panels() {
+                    let job = job(segment, panel, w.cols(), input, &out);
+                    // SAFETY: the processor has the tier; the asserts above bound every pointer of the job; panels write disjoint outputs.
+                    unsafe { (self.kernel(segment.layout))(&job) }
+                    return;
+                }
+                panel -= segment.panels();
+            }
+        });
     }
 
     fn kernel(&self, layout: Layout) -> Kernel {
