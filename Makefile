@@ -10,7 +10,7 @@ PYTHON ?= python3
 CACHE := .cache
 BIN := target/release/millrace
 
-.PHONY: help run test test-rust test-sdk models lint fmt deny bench bench-kernels image-test cuda-check clean-cache
+.PHONY: help run test test-rust test-sdk models lint fmt deny bench bench-kernels bench-smoke profile image-test cuda-check clean-cache
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,12 +40,23 @@ lint: ## formatting, clippy, unused dependencies, licences and sources
 fmt: ## format the code
 	$(CARGO) fmt --all
 
-bench: ## side by side with llama.cpp's server (10 to 30 minutes the first time: it is built from source)
+# Files to measure besides the default: make bench ARGS="--model FILE --model FILE"; see python3 scripts/bench --help.
+bench: models ## side by side with llama.cpp's server (it is built the first time: 10 to 30 minutes more)
 	$(CARGO) build --release --locked
-	$(PYTHON) scripts/bench-peer.py --bin $(BIN) --cache $(CACHE)
+	$(PYTHON) scripts/bench --bin $(BIN) --cache $(CACHE) --json $(CACHE)/bench.json --svg $(CACHE)/bench.svg $(ARGS)
 
 bench-kernels: ## each kernel beside what this processor can do (a minute or two)
-	$(CARGO) bench --locked --features fake-model --bench kernels
+	$(CARGO) bench --locked --features fake-model --bench kernels -- $(ARGS)
+
+# Features as the tests have them: one build. It makes the binary too.
+bench-smoke: models ## both benchmarks in a short form: does everything run, do tokens come
+	$(CARGO) bench --locked --features fake-model --bench kernels -- --short --json $(CACHE)/kernels.json
+	$(PYTHON) -m json.tool $(CACHE)/kernels.json >/dev/null
+	$(PYTHON) scripts/bench --bin $(BIN) --cache $(CACHE) --json $(CACHE)/smoke.json --smoke
+
+profile: models ## a flame graph of the server under load: make profile ARGS="--scenario prompt-1000"
+	$(CARGO) build --release --locked
+	$(PYTHON) scripts/bench/profile.py --bin $(BIN) $(ARGS)
 
 image-test: ## build the container image with buildah and start it (root, Debian)
 	scripts/image-test.sh

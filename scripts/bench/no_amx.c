@@ -1,0 +1,24 @@
+/* Refuses AMX to the program that this is loaded into (LD_PRELOAD) when it asks Linux for it.
+   llama.cpp then takes its AVX-512 kernels, with repacking, instead of AMX ones that crash on some virtual machines. */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdarg.h>
+#include <sys/syscall.h>
+
+enum { ARCH_REQ_XCOMP_PERM = 0x1023 };
+
+long syscall(long number, ...) {
+    static long (*real)(long, ...);
+    long a[6];
+    va_list list;
+    va_start(list, number);
+    for (int i = 0; i < 6; i++) a[i] = va_arg(list, long);
+    va_end(list);
+    if (number == SYS_arch_prctl && a[0] == ARCH_REQ_XCOMP_PERM) {
+        errno = EINVAL;
+        return -1;
+    }
+    if (!real) real = (long (*)(long, ...))dlsym(RTLD_NEXT, "syscall");
+    return real(number, a[0], a[1], a[2], a[3], a[4], a[5]);
+}
