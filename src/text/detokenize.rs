@@ -94,6 +94,12 @@ impl Detokenizer {
         Self { lead, ..Self::new(skip_special) }
     }
 
+    /// For what is generated behind this text: a character that has begun goes on, and nothing is
+    /// trimmed any more.
+    pub fn go_on(&self, skip_special: bool) -> Self {
+        Self { skip_special, lead: Lead::Keep, ..self.clone() }
+    }
+
     /// The text that `token` completes. Never U+FFFD while bytes that would make a character may
     /// still come.
     pub fn push(&mut self, text: &Text, token: TokenId) -> String {

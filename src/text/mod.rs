@@ -106,11 +106,18 @@ impl Text {
     /// The text of a whole sequence; bytes that are not UTF-8 become U+FFFD, as
     /// [`String::from_utf8_lossy`] has it. `skip_special` leaves special tokens out.
     pub fn decode(&self, ids: &[TokenId], skip_special: bool) -> String {
-        self.decode_with_offsets(ids, skip_special).0
+        let (mut text, _, mut detokenizer) = self.decode_with_offsets(ids, skip_special);
+        text.push_str(detokenizer.finish());
+        text
     }
 
-    /// [`Self::decode`], and for each token where its text begins, in Unicode scalar values.
-    pub fn decode_with_offsets(&self, ids: &[TokenId], skip_special: bool) -> (String, Vec<usize>) {
+    /// [`Self::decode`] without a last character that never became whole, for each token where its
+    /// text begins, in Unicode scalar values, and what can go on with that text.
+    pub fn decode_with_offsets(
+        &self,
+        ids: &[TokenId],
+        skip_special: bool,
+    ) -> (String, Vec<usize>, Detokenizer) {
         let mut detokenizer = Detokenizer::at_start(self, skip_special);
         let mut text = String::new();
         let mut offsets = Vec::with_capacity(ids.len());
@@ -118,8 +125,7 @@ impl Text {
             detokenizer.push_to(self, id, &mut text);
             offsets.push(detokenizer.offset());
         }
-        text.push_str(detokenizer.finish());
-        (text, offsets)
+        (text, offsets, detokenizer)
     }
 
     /// The bytes that a token stands for; none for an id outside the vocabulary or for one that only

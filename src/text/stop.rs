@@ -88,14 +88,10 @@ impl StopSet {
         Ok(Self { patterns: stops.iter().map(|stop| Pattern::new(stop.as_ref())).collect() })
     }
 
-    /// What the engine asks after each token of one choice. `skip_special` as in the choice's
+    /// What the engine asks after each token of one choice. `detokenizer` as in the choice's
     /// [`super::TextStream`], so that both see the same text.
-    pub fn watch(&self, text: &Text, skip_special: bool) -> Box<dyn StopWatch> {
-        Box::new(Watch {
-            text: text.clone(),
-            detokenizer: Detokenizer::new(skip_special),
-            matcher: Matcher::new(self),
-        })
+    pub fn watch(&self, text: &Text, detokenizer: Detokenizer) -> Box<dyn StopWatch> {
+        Box::new(Watch { text: text.clone(), detokenizer, matcher: Matcher::new(self) })
     }
 }
 

@@ -14,8 +14,8 @@ pub struct Piece {
     pub text: String,
     /// A stop string is complete: nothing comes after `text`.
     pub stopped: bool,
-    /// Where this token's own text begins, in Unicode scalar values from the start of the generated
-    /// text, whether or not that text was held back or cut.
+    /// Where this token's own text begins, in Unicode scalar values from the start of the
+    /// detokenizer's text, whether or not that text was held back or cut.
     pub offset: usize,
 }
 
@@ -32,11 +32,11 @@ pub struct TextStream {
 }
 
 impl TextStream {
-    /// `skip_special`: special tokens have no text.
-    pub fn new(text: &Text, stops: Option<&StopSet>, skip_special: bool) -> Self {
+    /// `detokenizer` is a new one, or goes on with a text that was sent before.
+    pub fn new(text: &Text, stops: Option<&StopSet>, detokenizer: Detokenizer) -> Self {
         Self {
             text: text.clone(),
-            detokenizer: Detokenizer::new(skip_special),
+            detokenizer,
             matcher: stops.map(Matcher::new),
             held: String::new(),
             may_stop: true,

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::TextStream;
 use crate::engine::message::TokenId;
+use crate::text::Detokenizer;
 use crate::text::stop::{STOP_BYTES_MAX, STOPS_MAX, StopError, StopSet};
 use crate::text::testing::FAKE;
 
@@ -49,9 +50,9 @@ proptest! {
     #[test]
     fn a_stream_is_the_text_up_to_the_first_stop(tokens in tokens(), stops in stops(), skip: bool) {
         let set = StopSet::new(&stops).unwrap();
-        let mut stream = TextStream::new(&FAKE, Some(&set), skip);
-        let mut watch = set.watch(&FAKE, skip);
-        let mut whole = crate::text::Detokenizer::new(skip);
+        let mut stream = TextStream::new(&FAKE, Some(&set), Detokenizer::new(skip));
+        let mut watch = set.watch(&FAKE, Detokenizer::new(skip));
+        let mut whole = Detokenizer::new(skip);
         let (mut sent, mut known) = (String::new(), String::new());
         let mut stopped = false;
         for &token in &tokens {
@@ -81,10 +82,10 @@ proptest! {
     #[test]
     fn protected_tokens_keep_their_stops(tokens in tokens(), stops in stops(), min in 0_usize..20) {
         let set = StopSet::new(&stops).unwrap();
-        let mut stream = TextStream::new(&FAKE, Some(&set), true);
-        let mut watch = set.watch(&FAKE, true);
+        let mut stream = TextStream::new(&FAKE, Some(&set), Detokenizer::new(true));
+        let mut watch = set.watch(&FAKE, Detokenizer::new(true));
         let (mut sent, mut known, mut protected) = (String::new(), String::new(), 0);
-        let mut whole = crate::text::Detokenizer::new(true);
+        let mut whole = Detokenizer::new(true);
         let mut end = None;
         for (index, &token) in tokens.iter().enumerate() {
             let may_stop = index >= min;
@@ -116,7 +117,7 @@ proptest! {
             (0..FAKE.vocab() as TokenId).find(|&id| FAKE.token_bytes(id) == [b]).unwrap()
         });
         let run = |tokens: &mut dyn Iterator<Item = TokenId>| {
-            let mut stream = TextStream::new(&FAKE, Some(&set), true);
+            let mut stream = TextStream::new(&FAKE, Some(&set), Detokenizer::new(true));
             let mut sent = String::new();
             for token in tokens {
                 let piece = stream.push(token, true);
@@ -150,7 +151,7 @@ fn many_long_stops_take_no_quadratic_time() {
         let set = StopSet::new(&stops.collect::<Vec<_>>()).unwrap();
         let once = || {
             let start = Instant::now();
-            let mut stream = TextStream::new(&FAKE, Some(&set), true);
+            let mut stream = TextStream::new(&FAKE, Some(&set), Detokenizer::new(true));
             for _ in 0..20_000 {
                 stream.push(a, true);
             }
@@ -164,7 +165,7 @@ fn many_long_stops_take_no_quadratic_time() {
 
 #[test]
 fn the_end_tokens_offset_is_the_length_so_far() {
-    let mut stream = TextStream::new(&FAKE, None, true);
+    let mut stream = TextStream::new(&FAKE, None, Detokenizer::new(true));
     for id in FAKE.encode("é😀", false, false) {
         stream.push(id, true);
     }

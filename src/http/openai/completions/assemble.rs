@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::types::{LogprobsBody, TopLogprobs};
 use crate::engine::message::{FinishReason, LOGPROB_MIN, Logprobs, TokenEvent, TokenId};
-use crate::text::{StopSet, Text, TextStream};
+use crate::text::{Detokenizer, StopSet, Text, TextStream};
 
 /// How the answer's text is made: the same for all choices of a request.
 #[derive(Debug, Clone)]
@@ -51,24 +51,31 @@ impl Rules {
 }
 
 /// A prompt as it is sent back in front of the completion.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) struct Echo {
     pub ids: Arc<[TokenId]>,
+    /// Without a last character that the completion may make whole.
     pub text: String,
     /// Where each token's text begins, in Unicode scalar values.
     pub offsets: Vec<usize>,
-    pub chars: usize,
+    /// Behind [`Self::text`].
+    end: Detokenizer,
 }
 
 impl Echo {
     /// `added_bos`: the first token was put in front by us, and is no part of what the client sent.
     pub(super) fn new(text: &Text, ids: Arc<[TokenId]>, added_bos: bool) -> Self {
         let sent = &ids[usize::from(added_bos).min(ids.len())..];
-        let (decoded, offsets) = text.decode_with_offsets(sent, false);
+        let (decoded, offsets, end) = text.decode_with_offsets(sent, false);
         let mut all = vec![0; ids.len() - sent.len()];
         all.extend(offsets);
-        let chars = decoded.chars().count();
-        Self { ids, text: decoded, offsets: all, chars }
+        Self { ids, text: decoded, offsets: all, end }
+    }
+
+    /// What makes text of generated tokens, behind this prompt where it is sent back: they may go on
+    /// with its last character.
+    pub(super) fn detokenizer(echo: Option<&Self>) -> Detokenizer {
+        echo.map_or_else(|| Detokenizer::new(true), |echo| echo.end.go_on(true))
     }
 }
 
@@ -107,7 +114,8 @@ pub(super) struct ChoiceState {
 
 impl ChoiceState {
     pub(super) fn new(rules: Arc<Rules>, echo: Option<Arc<Echo>>) -> Self {
-        let stream = TextStream::new(&rules.text, rules.stops.as_ref(), true);
+        let detokenizer = Echo::detokenizer(echo.as_deref());
+        let stream = TextStream::new(&rules.text, rules.stops.as_ref(), detokenizer);
         Self { rules, stream, echo, echoed: (0, 0), generated: 0 }
     }
 
@@ -129,7 +137,7 @@ impl ChoiceState {
     fn echo_until(&mut self, echo: &Echo, position: usize) -> String {
         let (seen, byte) = self.echoed;
         let rest = &echo.text[byte..];
-        let start = echo.offsets.get(seen).copied().unwrap_or(echo.chars);
+        let start = echo.offsets.get(seen).copied().unwrap_or(echo.end.chars());
         let piece = match echo.offsets.get(position) {
             None => rest,
             Some(end) => {
@@ -164,8 +172,7 @@ impl ChoiceState {
         };
         self.generated += 1;
         if self.rules.logprobs {
-            let base = self.echo.as_ref().map_or(0, |echo| echo.chars);
-            let at = (event.token, base + offset);
+            let at = (event.token, offset);
             self.rules.push(&mut delta.logprobs, at, event.logprobs.as_ref());
         }
         delta

@@ -184,7 +184,9 @@ fn assemble(
                 sampling: sampling.clone(),
                 seed,
                 sample,
-                stop: stops.as_ref().map(|stops| stops.watch(&setting.text, true)),
+                stop: stops
+                    .as_ref()
+                    .map(|stops| stops.watch(&setting.text, Echo::detokenizer(echo.as_deref()))),
             });
             prepared.states.push(ChoiceState::new(rules.clone(), echo.clone()));
         }

@@ -126,16 +126,16 @@ fn an_echoed_prompt_comes_first_and_moves_the_offsets() {
     let rules = rules(&[]);
     let ids: Arc<[TokenId]> = [id("é".as_bytes()), id(b"b"), id(b"\xf0\x9f")].into();
     let echo = Arc::new(Echo::new(&rules.text, ids, false));
-    assert_eq!((echo.text.as_str(), echo.chars), ("éb\u{fffd}", 3));
+    assert_eq!(echo.text, "éb");
     let mut choice = ChoiceState::new(rules, Some(echo));
     let first = choice.prompt(&[None, Some(logprobs(-1.5, &[]))]);
     assert_eq!(first.text, "éb");
     assert_eq!(first.logprobs.token_logprobs, [None, Some(-1.5)]);
     assert_eq!(first.logprobs.top_logprobs[0], None);
     let second = choice.prompt(&[Some(logprobs(-2.5, &[]))]);
-    assert_eq!(second.text, "\u{fffd}");
+    assert_eq!(second.text, "", "it may go on");
     let last = choice.token(&token(id(b"c")));
-    assert_eq!(last.text, "c");
+    assert_eq!(last.text, "\u{fffd}c");
     assert_eq!(joined([first, second, last]).logprobs.text_offset, [0, 1, 2, 3]);
 }
 
@@ -150,6 +150,31 @@ fn an_echo_without_scores_comes_with_whatever_comes_first() {
     assert_eq!(choice.token(&token(id(b"d"))).text, "d");
     let mut choice = ChoiceState::new(plain, Some(echo));
     assert_eq!(choice.finish(FinishReason::Length).text, "ab");
+}
+
+#[test]
+fn a_character_that_the_prompt_begins_is_whole_when_the_answer_ends_it() {
+    let rules = rules(&["😀!"]);
+    let ids: Arc<[TokenId]> = [id(b"b"), id(b"\xf0\x9f")].into();
+    let echo = || Some(Arc::new(Echo::new(&rules.text, ids.clone(), false)));
+    let mut choice = ChoiceState::new(rules.clone(), echo());
+    let mut all = choice.prompt(&[None, None]);
+    for t in [id(b"\x98"), id(b"\x80"), id(b"?")] {
+        all.append(choice.token(&token(t)));
+    }
+    assert_eq!(all.text, "b😀?");
+    assert_eq!(all.logprobs.text_offset, [0, 1, 1, 1, 2]);
+    // The prompt alone.
+    let mut choice = ChoiceState::new(rules.clone(), echo());
+    assert_eq!(choice.finish(FinishReason::Length).text, "b\u{fffd}");
+    // A stop string may end the character too.
+    let mut choice = ChoiceState::new(rules.clone(), echo());
+    let mut watch =
+        rules.stops.as_ref().unwrap().watch(&rules.text, Echo::detokenizer(echo().as_deref()));
+    let ids = [id(b"\x98"), id(b"\x80"), id(b"!")];
+    let text: String = ids.iter().map(|&t| choice.token(&token(t)).text).collect();
+    assert_eq!(text, "b");
+    assert_eq!(ids.map(|t| watch.is_stop(t)), [false, false, true]);
 }
 
 #[test]
@@ -183,13 +208,10 @@ proptest! {
             all.append(choice.token(&token(t)));
         }
         all.append(choice.finish(FinishReason::Length));
-        let completion = &all.text[echo.text.len()..];
-        prop_assert_eq!(&all.text[..echo.text.len()], rules.text.decode(&prompt, false));
-        let mut bytes = Vec::new();
-        for &t in &generated {
-            bytes.extend_from_slice(rules.text.token_bytes(t));
-        }
-        prop_assert_eq!(completion, String::from_utf8_lossy(&bytes));
+        let bytes: Vec<&[u8]> =
+            prompt.iter().chain(&generated).map(|&t| rules.text.token_bytes(t)).collect();
+        let bytes = bytes.concat();
+        prop_assert_eq!(&all.text, &String::from_utf8_lossy(&bytes));
         let offsets = &all.logprobs.text_offset;
         prop_assert_eq!(offsets.len(), prompt.len() + generated.len());
         prop_assert!(offsets.is_sorted());
