@@ -92,10 +92,10 @@ impl Peak {
 mod x86 {
     use std::arch::asm;
     use std::arch::x86_64::{
-        __m256, __m256i, __m512, __m512i, _mm256_add_epi16, _mm256_add_epi32, _mm256_fmadd_ps,
+        __m256i, _mm256_add_epi16, _mm256_add_epi32, _mm256_dpbusd_avx_epi32, _mm256_fmadd_ps,
         _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_set1_epi8, _mm256_set1_epi16,
         _mm256_set1_epi32, _mm256_set1_ps, _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_set1_epi8,
-        _mm512_set1_epi32, _mm512_set1_ps,
+        _mm512_set1_ps,
     };
     use std::hint::black_box;
 
@@ -106,53 +106,45 @@ mod x86 {
 
     pub(super) fn peak(tier: Tier, bits: Option<u32>) -> Option<Peak> {
         let (work, macs): (unsafe fn(usize), usize) = match (tier, bits) {
-            (Tier::Avx512, Some(_)) => (dpbusd, 64),
-            (Tier::Avx512, None) => (fma512, 16),
+            (Tier::Scalar, _) => return None,
             (Tier::Avx2, Some(4)) => (maddubs::<8>, 8 * 32),
             (Tier::Avx2, Some(5)) => (maddubs::<4>, 4 * 32),
             (Tier::Avx2, Some(6)) => (maddubs::<2>, 2 * 32),
             (Tier::Avx2, Some(_)) => (maddubs::<1>, 32),
-            (Tier::Avx2, None) => (fma256, 8),
-            _ => return None,
+            (Tier::AvxVnni, Some(_)) => (dpbusd256, 32),
+            (Tier::Avx2 | Tier::AvxVnni, None) => (fma256, 8),
+            (Tier::Avx512, Some(_)) => (dpbusd512, 64),
+            (Tier::Avx512, None) => (fma512, 16),
         };
         Some(Peak { work, macs_a_round: macs * SUMS })
     }
 
-    #[target_feature(enable = "avx512f,avx512vnni")]
-    fn dpbusd(rounds: usize) {
-        let (w, a) = black_box((_mm512_set1_epi8(9), _mm512_set1_epi8(-3)));
-        let mut sums: [__m512i; SUMS] = std::array::from_fn(|i| _mm512_set1_epi32(i as i32));
-        for _ in 0..rounds {
-            for sum in &mut sums {
-                *sum = _mm512_dpbusd_epi32(*sum, w, a);
+    /// `$step` adds to each of the sums in every round.
+    macro_rules! rounds {
+        ($name:ident, $features:literal, $splat:ident($w:literal, $a:literal), |$sum:ident, $x:ident, $y:ident| $step:expr) => {
+            #[target_feature(enable = $features)]
+            fn $name(rounds: usize) {
+                let ($x, $y) = black_box(($splat($w), $splat($a)));
+                // They begin apart, or the compiler would compute one of them.
+                let mut sums: [_; SUMS] = std::array::from_fn(|i| $splat(i as _));
+                for _ in 0..rounds {
+                    for sum in &mut sums {
+                        let $sum = *sum;
+                        *sum = $step;
+                    }
+                }
+                black_box(sums);
             }
-        }
-        black_box(sums);
+        };
     }
-
-    #[target_feature(enable = "avx512f")]
-    fn fma512(rounds: usize) {
-        let (w, a) = black_box((_mm512_set1_ps(0.5), _mm512_set1_ps(0.25)));
-        let mut sums: [__m512; SUMS] = std::array::from_fn(|i| _mm512_set1_ps(i as f32));
-        for _ in 0..rounds {
-            for sum in &mut sums {
-                *sum = _mm512_fmadd_ps(w, a, *sum);
-            }
-        }
-        black_box(sums);
-    }
-
-    #[target_feature(enable = "avx2,fma")]
-    fn fma256(rounds: usize) {
-        let (w, a) = black_box((_mm256_set1_ps(0.5), _mm256_set1_ps(0.25)));
-        let mut sums: [__m256; SUMS] = std::array::from_fn(|i| _mm256_set1_ps(i as f32));
-        for _ in 0..rounds {
-            for sum in &mut sums {
-                *sum = _mm256_fmadd_ps(w, a, *sum);
-            }
-        }
-        black_box(sums);
-    }
+    rounds!(dpbusd512, "avx512f,avx512vnni", _mm512_set1_epi8(9, -3), |sum, w, a| {
+        _mm512_dpbusd_epi32(sum, w, a)
+    });
+    rounds!(dpbusd256, "avx2,avxvnni", _mm256_set1_epi8(9, -3), |sum, w, a| {
+        _mm256_dpbusd_avx_epi32(sum, w, a)
+    });
+    rounds!(fma512, "avx512f", _mm512_set1_ps(0.5, 0.25), |sum, w, a| _mm512_fmadd_ps(w, a, sum));
+    rounds!(fma256, "avx2,fma", _mm256_set1_ps(0.5, 0.25), |sum, w, a| _mm256_fmadd_ps(w, a, sum));
 
     /// `AT_ONCE` products are added in i16 before they are widened: what the bits of a weight allow.
     #[target_feature(enable = "avx2")]
