@@ -115,8 +115,10 @@ fn the_longest_unused_goes_first_and_leaves_before_what_they_follow() {
     run(&mut pool, 1, &other);
     assert_eq!(run(&mut pool, 2, &numbers(65)), 64, "used again: newer than the other now");
     // Four blocks: what was free after that, and the end of what is oldest.
+    pool.take_released().for_each(drop);
     let mut large = start(&mut pool, waiting(3, &(900..1028).collect::<Vec<_>>()));
     assert_eq!(pool.counts().evicted_blocks, 4);
+    assert_eq!(pool.take_released().count(), 3, "the model is told of what went just now");
     pool.take_back(&mut large);
     assert_eq!(run(&mut pool, 4, &numbers(97)), 64);
     assert_eq!(run(&mut pool, 5, &other), 0);
@@ -183,12 +185,43 @@ fn a_scored_prompt_reads_only_what_was_scored() {
     s.sampling = Arc::new(Sampling { prompt_logprobs: Some(0), ..Sampling::default() });
     let mut s = start(&mut pool, s);
     assert_eq!(s.computed, 0);
-    s.scored = 66;
-    pool.take_back(&mut s);
-    pool.start(&mut s);
-    assert_eq!(s.computed, 64, "row 65 tells position 66");
+    for (scored, cached) in [(64, 32), (65, 64)] {
+        s.scored = scored;
+        pool.take_back(&mut s);
+        pool.start(&mut s);
+        assert_eq!(s.computed, cached, "row {} tells position {scored}", scored - 1);
+    }
     pool.take_back(&mut s);
     assert_eq!(pool.counts().queried_tokens, 100);
+}
+
+#[test]
+fn what_follows_the_doubtful_is_not_taken_in() {
+    let mut pool = pool(20);
+    let mut a = start(&mut pool, waiting(0, &numbers(70)));
+    compute(&mut pool, &mut a);
+    let mut b = start(&mut pool, waiting(1, &numbers(100)));
+    pool.forget(&a);
+    compute(&mut pool, &mut b);
+    for s in [&mut a, &mut b] {
+        pool.take_back(s);
+    }
+    assert_eq!(run(&mut pool, 2, &numbers(100)), 0);
+    assert_eq!(run(&mut pool, 3, &numbers(100)), 96, "its keys were free");
+}
+
+#[test]
+fn who_waited_is_counted_once() {
+    let mut pool = pool(20);
+    run(&mut pool, 0, &numbers(100));
+    let mut s = waiting(1, &numbers(100));
+    s.awaited = true;
+    let mut s = start(&mut pool, s);
+    pool.take_back(&mut s);
+    pool.start(&mut s);
+    assert_eq!(pool.counts().awaited, 1);
+    assert_eq!(pool.counts().queried_tokens, 200, "and looked once");
+    pool.take_back(&mut s);
 }
 
 #[test]

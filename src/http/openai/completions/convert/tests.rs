@@ -32,6 +32,20 @@ async fn choices_are_ordered_by_prompt_then_sample() {
 }
 
 #[tokio::test]
+async fn a_stop_string_may_begin_in_an_echoed_prompts_last_character() {
+    let text = Text::fake(VOCAB);
+    let id =
+        |bytes: &[u8]| (0..VOCAB as TokenId).find(|&id| text.token_bytes(id) == bytes).unwrap();
+    let (begin, end) = (id(b"\xf0\x9f"), [id(b"\x98"), id(b"\x80")]);
+    for echo in [true, false] {
+        let body = format!(r#"{{"prompt": [{begin}], "echo": {echo}, "stop": "😀"}}"#);
+        let mut prepared = prepared(&body, 100).await.unwrap();
+        let stop = prepared.choices[0].stop.as_mut().unwrap();
+        assert_eq!(end.map(|token| stop.is_stop(token)), [false, echo]);
+    }
+}
+
+#[tokio::test]
 async fn the_context_bounds_prompt_and_completion_together() {
     let numbers = |error| match error {
         ApiError::ContextLength(c) => (c.limit, c.prompt_tokens, c.completion_tokens),
