@@ -26,6 +26,7 @@ mod rows;
 mod step;
 #[cfg(test)]
 pub(crate) mod testing;
+pub(crate) mod vocab;
 
 use kv::KvCache;
 use ops::Ops;

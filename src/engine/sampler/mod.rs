@@ -7,17 +7,16 @@
 //! the log-probabilities that a request asked for.
 
 mod adjust;
-mod math;
 mod pick;
 #[cfg(test)]
 mod tests;
 
 use adjust::Adjuster;
-use math::{argmax, log_sum_exp, peak};
 use pick::Picker;
 
 use super::message::{LOGPROB_MIN, Logprobs, Sampling, TokenId};
 use super::random;
+use crate::backend::cpu::vocab::{argmax, log_sum_exp, peak};
 
 /// Below this temperature the most probable token is taken.
 const GREEDY_BELOW: f32 = 1e-5;
@@ -96,7 +95,7 @@ impl Sampler {
 
     /// Own value and top list come from one expression, so that their bits agree.
     fn logprobs(&mut self, logits: &[f32], max: f32, token: TokenId, top: u32) -> Logprobs {
-        let norm = log_sum_exp(logits, max);
+        let norm = log_sum_exp(logits, max, self.picker.sums());
         let logprob = |logit: f32| {
             if max == f32::NEG_INFINITY {
                 return -(logits.len() as f32).ln();

@@ -4,7 +4,7 @@
 //! row, `top_p` sorts from the top until it has enough, and a plain draw looks for its token in sums
 //! of 64.
 
-use super::math::{SPAN, exp, exp_sum};
+use crate::backend::cpu::vocab::{SPAN, exp, exp_sums};
 use crate::engine::message::{Sampling, TokenId};
 
 /// Shortest list that `top_k` prunes, and the first part of a list that `top_p` sorts.
@@ -114,6 +114,11 @@ impl Picker {
         self.candidates.capacity() + self.span_sums.capacity()
     }
 
+    /// A buffer for the sums of a row.
+    pub(super) fn sums(&mut self) -> &mut Vec<f64> {
+        &mut self.span_sums
+    }
+
     fn keep_above(&mut self, row: &[f32], lowest: f32) {
         self.candidates.clear();
         let kept = row.iter().enumerate().filter(|&(_, &x)| x >= lowest);
@@ -193,9 +198,7 @@ impl Picker {
 
     /// Fills [`Self::span_sums`] and returns their sum.
     fn sum_row(&mut self, row: &[f32], tempered: Tempered) -> f64 {
-        let sums = row.chunks(SPAN).map(|span| exp_sum(span, tempered.max, tempered.scale));
-        self.span_sums.clear();
-        self.span_sums.extend(sums);
+        exp_sums(row, tempered.max, tempered.scale, &mut self.span_sums);
         self.span_sums.iter().sum()
     }
 
