@@ -1,6 +1,9 @@
-//! Thousands of random lives of the engine; see `millrace::engine::simulate` for what they check.
+//! Thousands of random lives of the engine; see `millrace::engine::simulate` for what they check. Here
+//! with the fake model; [`real`] has a few with real ones.
 //!
 //! `MILLRACE_SIM_LIVES` sets how many, `MILLRACE_SIM_SEED` runs one life alone.
+
+mod real;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;

@@ -6,7 +6,7 @@ use tokio::sync::mpsc::{Receiver, channel};
 use super::dice::Dice;
 use super::model::FaultLog;
 use super::plan::{ChoicePlan, Themes, draw_choices};
-use super::{Clients, Tally, oracle, request_id};
+use super::{Clients, Stage, Tally, request_id};
 use crate::engine::MIN_EVENT_CAPACITY;
 use crate::engine::handle::EngineHandle;
 use crate::engine::message::{
@@ -14,10 +14,6 @@ use crate::engine::message::{
 };
 use crate::engine::scheduler::{EVENTS_A_STEP, blocks_needed};
 use crate::engine::sequence::tokens_at_most;
-use crate::model::fake::Options;
-
-/// Most requests of a life.
-const REQUESTS_MAX: usize = 29;
 
 /// How a client treats its stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,10 +81,10 @@ pub(super) struct Verdict<'a> {
 }
 
 impl Crowd {
-    pub(super) fn draw(dice: &mut Dice, options: &Options) -> Result<Self, String> {
-        let count = dice.up_to(1, REQUESTS_MAX);
-        let rush = dice.one_of(&[0, 5, 60, 400]);
-        let themes = Themes::draw(dice, options);
+    pub(super) fn draw(dice: &mut Dice, stage: &mut Stage<'_>) -> Result<Self, String> {
+        let count = dice.up_to(stage.scale.requests.0, stage.scale.requests.1);
+        let rush = if stage.scale.roomy { 0 } else { dice.one_of(&[0, 5, 60, 400]) };
+        let themes = Themes::draw(dice, stage.spec);
         let mut clients: Clients = Vec::with_capacity(count);
         for number in 1..=count as u32 {
             let earlier = dice.up_to(0, clients.len());
@@ -97,7 +93,7 @@ impl Crowd {
                 Some(before) => (before.arrival + dice.up_to(0, rush), before.namespace),
                 None => (dice.up_to(0, rush), themes.namespace(dice)),
             };
-            let choices = draw_choices(&themes, before.map(|c| &c.choices[0]), dice, options)?;
+            let choices = draw_choices(&themes, before.map(|c| &c.choices[0]), dice, stage)?;
             clients.push(Client { arrival, namespace, ..Client::draw(number, choices, dice) });
         }
         Ok(Self { clients })
@@ -298,7 +294,7 @@ impl Client {
     /// Reads the rest, then compares all that was said with what had to be said.
     pub(super) fn judge(
         mut self,
-        options: &Options,
+        stage: &mut Stage<'_>,
         verdict: &Verdict<'_>,
         tally: &mut Tally,
     ) -> Result<(), String> {
@@ -313,7 +309,7 @@ impl Client {
         }
         self.judge_terminal(verdict, tally)?;
         for (plan, said) in self.choices.iter().zip(&self.transcripts) {
-            self.judge_choice(plan, said, options)?;
+            self.judge_choice(plan, said, stage)?;
         }
         Ok(())
     }
@@ -352,14 +348,15 @@ impl Client {
         &self,
         plan: &ChoicePlan,
         said: &Transcript,
-        options: &Options,
+        stage: &mut Stage<'_>,
     ) -> Result<(), String> {
-        let alone = oracle::answer(plan, options)?;
+        let must_be_whole = self.terminal == Some(Ok(())) || said.finished.is_some();
+        let at_most = if must_be_whole { usize::MAX } else { said.tokens.len() };
+        let alone = stage.oracle.answer(plan, stage.spec.max_context, at_most)?;
         let begins = alone.prompt.starts_with(&said.prompt)
             && alone.tokens.starts_with(&said.tokens)
             && (said.tokens.is_empty() || said.prompt.len() == alone.prompt.len());
         let whole = *said == alone;
-        let must_be_whole = self.terminal == Some(Ok(())) || said.finished.is_some();
         if if must_be_whole { whole } else { begins } {
             return Ok(());
         }

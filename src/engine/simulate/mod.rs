@@ -1,9 +1,9 @@
-//! Seeded simulation: random lives of a server through the real engine, with a fake model and a clock
-//! that only moves when told.
+//! Seeded simulation: random lives of a server through the real engine, with a clock that only moves
+//! when told, and with a fake model or a real one.
 //!
 //! A life draws a machine (places, blocks, budgets), a crowd of requests and clients (who read, dawdle,
 //! stall, abort or leave), and faults of the model, all from one seed. After every turn it checks what
-//! must always hold; at the end it compares every answer with [`oracle`], which knows no scheduler.
+//! must always hold; at the end it compares every answer with [`Oracle`], which knows no scheduler.
 //!
 //! What is checked, by the names of the architecture's invariants: every accepted request ends in
 //! exactly one terminal event (3), blocks add up (4), the engine never waits for a client (5), and
@@ -25,10 +25,12 @@ use super::machine::Progress;
 use super::message::RequestId;
 use super::worker::{Worker, pair};
 use crate::backend::BLOCK_TOKENS;
-use crate::model::fake::{FakeModel, Options};
+use crate::model::fake::{END_TOKEN, FakeModel, Options};
+use crate::model::{Model, ModelSpec};
 use client::{Client, Crowd};
 use dice::Dice;
-use model::{Accidents, FaultLog, FaultRates, FaultyModel};
+use model::{FaultLog, FaultRates, FaultyModel};
+pub use oracle::Oracle;
 
 /// Turns that a life may take: far more than any needs.
 const TURNS_MAX: usize = 60_000;
@@ -36,8 +38,52 @@ const TURNS_MAX: usize = 60_000;
 /// The longest that a client dawdles between two events is well below this.
 const CLIENT_STALL_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Few tokens, so that themes and drafts repeat.
+const FAKE_VOCAB: usize = 38;
+
+/// Tokens of a step where nobody is told to hurry.
+const ROOMY_ROWS: usize = 256;
+
 /// Keys the hashes of prefixes. The same in all lives, so that a life can be lived again.
 const SECRET: [u8; 32] = [7; 32];
+
+/// How much there is to a life. Pairs are the least and the most.
+#[derive(Debug, Clone, Copy)]
+pub struct Scale {
+    pub requests: (usize, usize),
+    /// Places for sequences.
+    pub places: (usize, usize),
+    /// Tokens of the longest sequence.
+    pub context: (usize, usize),
+    /// Tokens of most prompts are below this; some go up to the context.
+    pub prompt: usize,
+    /// Tokens of an answer, at most.
+    pub new_tokens: usize,
+    /// Share of lives whose model fails now and then.
+    pub faulty: f64,
+    /// Everybody comes at once and gets in, and nobody is told to hurry.
+    pub roomy: bool,
+}
+
+impl Scale {
+    /// For the fake model, which costs nothing.
+    const FAKE: Self = Self {
+        requests: (1, 29),
+        places: (1, 12),
+        context: (40, 260),
+        prompt: 60,
+        new_tokens: 70,
+        faulty: 0.4,
+        roomy: false,
+    };
+}
+
+/// What a life is lived on: what the engine knows of the model, and who knows the right answers.
+struct Stage<'a> {
+    spec: &'a ModelSpec,
+    scale: Scale,
+    oracle: &'a mut Oracle,
+}
 
 /// What happened, summed over lives: a simulation that never preempts proves nothing about it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -65,6 +111,8 @@ pub struct Tally {
     pub tokens: u64,
     pub draft_tokens: u64,
     pub accepted_tokens: u64,
+    /// Most sequences in one step of any life.
+    pub widest_step: usize,
 }
 
 impl Tally {
@@ -88,6 +136,7 @@ impl Tally {
         self.tokens += other.tokens;
         self.draft_tokens += other.draft_tokens;
         self.accepted_tokens += other.accepted_tokens;
+        self.widest_step = self.widest_step.max(other.widest_step);
     }
 }
 
@@ -106,49 +155,57 @@ enum Finale {
 #[derive(Debug, Clone)]
 struct World {
     settings: Settings,
-    options: Options,
+    spec: ModelSpec,
+    hash_bits: u32,
     rates: FaultRates,
     finale: Finale,
     turn_ms_max: u64,
 }
 
 impl World {
-    fn draw(dice: &mut Dice) -> Self {
-        let tiny = dice.chance(0.3);
+    /// For a model that has `most`.
+    fn draw(dice: &mut Dice, scale: &Scale, most: &ModelSpec) -> Self {
+        let roomy = scale.roomy;
+        let tiny = !roomy && dice.chance(0.3);
         let settings = Settings {
-            max_num_seqs: dice.up_to(1, 12),
-            max_num_batched_tokens: match (tiny, dice.chance(0.5)) {
+            max_num_seqs: dice.up_to(scale.places.0, scale.places.1),
+            max_num_batched_tokens: match (tiny, roomy || dice.chance(0.5)) {
                 (true, _) => Some(dice.up_to(1, 6)),
-                (false, true) => Some(dice.up_to(8, 160)),
+                (false, true) => Some(if roomy { ROOMY_ROWS } else { dice.up_to(8, 160) }),
                 (false, false) => None,
             },
             max_speculating_seqs: dice.one_of(&[0, 2, 4, 12]),
-            max_queue_requests: if dice.chance(0.3) { dice.up_to(1, 4) } else { 100 },
-            max_queue_tokens: if dice.chance(0.2) { dice.up_to(1, 200) } else { 10_000 },
+            max_queue_requests: if !roomy && dice.chance(0.3) { dice.up_to(1, 4) } else { 100 },
+            max_queue_tokens: if !roomy && dice.chance(0.2) { dice.up_to(1, 200) } else { 10_000 },
             client_stall_timeout: CLIENT_STALL_TIMEOUT,
             prefix_caching: dice.chance(0.85),
         };
-        let options = Options {
-            vocab: 38,
-            layers: dice.one_of(&[1, 2, 5, 30]),
-            max_len: dice.up_to(40, 260),
-            kv_blocks: if dice.chance(0.6) { dice.up_to(3, 14) } else { dice.up_to(15, 120) },
-            max_rows: dice.up_to(32, 200),
-            max_logit_rows: dice.up_to(1, 40),
-            end_every: dice.up_to(5, 200) as u64,
-            hash_bits: dice.one_of(&[128, 128, 128, 6, 1]),
-            repeats: dice.one_of(&[0, 0, 2, 20]),
-            ..Options::default()
+        let mut spec = ModelSpec {
+            max_context: dice.up_to(scale.context.0, scale.context.1),
+            kv_blocks: match (roomy, dice.chance(0.6)) {
+                (true, _) => dice.up_to(60, 120),
+                (false, true) => dice.up_to(3, 14),
+                (false, false) => dice.up_to(15, 120),
+            },
+            max_rows: if roomy { ROOMY_ROWS } else { dice.up_to(32, 200) },
+            max_logit_rows: if roomy { usize::MAX } else { dice.up_to(1, 40) },
+            ..most.clone()
         };
-        let faulty = dice.chance(0.4);
+        spec.kv_blocks = spec.kv_blocks.min(most.kv_blocks);
+        spec.max_rows = spec.max_rows.min(most.max_rows);
+        spec.max_logit_rows = spec.max_logit_rows.min(most.max_logit_rows);
+        let hash_bits = dice.one_of(&[128, 128, 128, 6, 1]);
+        let faulty = dice.chance(scale.faulty);
         let rates = if faulty { FaultRates::draw(dice) } else { FaultRates::default() };
         let turn = dice.up_to(0, 150);
         let finale = match dice.up_to(0, 9) {
+            _ if roomy => Finale::Quiet,
             0..=5 => Finale::Quiet,
             6..=7 => Finale::Drain { turn },
             _ => Finale::Stop { turn, drain_first: dice.chance(0.5) },
         };
-        Self { settings, options, rates, finale, turn_ms_max: dice.up_to(1, 200) as u64 }
+        let turn_ms_max = dice.up_to(1, 200) as u64;
+        Self { settings, spec, hash_bits, rates, finale, turn_ms_max }
     }
 }
 
@@ -167,16 +224,63 @@ struct Life {
     tally: Tally,
 }
 
-/// Lives the life of `seed`. The error says what did not hold.
+/// Lives the life of `seed` with the fake model. The error says what did not hold.
 pub fn live(seed: u64) -> Result<Tally, String> {
     let mut dice = Dice::new(seed);
-    let world = World::draw(&mut dice);
-    let crowd = Crowd::draw(&mut dice, &world.options)?;
+    let most = ModelSpec {
+        vocab: FAKE_VOCAB,
+        layers: dice.one_of(&[1, 2, 5, 30]),
+        max_context: usize::MAX,
+        kv_blocks: usize::MAX,
+        max_rows: usize::MAX,
+        max_logit_rows: usize::MAX,
+        end_tokens: vec![END_TOKEN],
+    };
+    let world = World::draw(&mut dice, &Scale::FAKE, &most);
+    let ModelSpec { max_context: max_len, kv_blocks, max_rows, max_logit_rows, .. } = world.spec;
+    let options = Options {
+        vocab: most.vocab,
+        layers: most.layers,
+        max_len,
+        kv_blocks,
+        max_rows,
+        max_logit_rows,
+        end_every: dice.up_to(5, 200) as u64,
+        repeats: dice.one_of(&[0, 0, 2, 20]),
+        ..Options::default()
+    };
+    let alone = max_len.div_ceil(BLOCK_TOKENS);
+    let alone = Options { kv_blocks: alone, max_rows: max_len, ..options.clone() };
+    let mut oracle = Oracle::new(Box::new(FakeModel::new(alone)));
+    live_in(world, Box::new(FakeModel::new(options)), &mut oracle, (Scale::FAKE, dice))
+}
+
+/// Lives the life of `seed` with `model`, of which the engine sees no more than fits into `scale`;
+/// `oracle` has the same weights.
+pub fn live_with(
+    model: Box<dyn Model>,
+    oracle: &mut Oracle,
+    scale: Scale,
+    seed: u64,
+) -> Result<Tally, String> {
+    let mut dice = Dice::new(seed);
+    let world = World::draw(&mut dice, &scale, model.spec());
+    live_in(world, model, oracle, (scale, dice))
+}
+
+fn live_in(
+    world: World,
+    model: Box<dyn Model>,
+    oracle: &mut Oracle,
+    (scale, mut dice): (Scale, Dice),
+) -> Result<Tally, String> {
+    let spec = world.spec.clone();
+    let mut stage = Stage { spec: &spec, scale, oracle };
+    let crowd = Crowd::draw(&mut dice, &mut stage)?;
     let faults = FaultLog::default();
     let clock = ManualClock::default();
-    let accidents = Accidents { rates: world.rates, dice: dice.fork(), log: faults.clone() };
-    let inner = FakeModel::new(world.options.clone());
-    let model = Box::new(FaultyModel::new(inner, accidents, clock.clone()));
+    let accidents = (dice.fork(), faults.clone());
+    let model = Box::new(FaultyModel::new(model, &world, accidents, clock.clone()));
     let (handle, worker) = pair(model, &world.settings, Arc::new(clock.clone()), SECRET);
     let life = Life {
         dice,
@@ -191,20 +295,22 @@ pub fn live(seed: u64) -> Result<Tally, String> {
         blocked_in_a_row: 0,
         tally: Tally { lives: 1, ..Tally::default() },
     };
-    life.run()
+    life.run(&mut stage)
 }
 
 impl Life {
-    fn run(mut self) -> Result<Tally, String> {
+    fn run(mut self, stage: &mut Stage<'_>) -> Result<Tally, String> {
         for turn in 0..TURNS_MAX {
             self.submit(turn)?;
             self.crowd.act(turn, &self.handle, &mut self.dice)?;
             self.close(turn);
             let progress = self.worker.turn();
-            self.faults.attribute(self.worker.engine.last_plan());
+            let plan = self.worker.engine.last_plan();
+            self.faults.attribute(plan);
+            self.tally.widest_step = self.tally.widest_step.max(plan.len());
             self.check(&progress)?;
             if let Progress::Ended(ended) = progress {
-                return self.end(ended);
+                return self.end(ended, stage);
             }
             let ms = self.dice.up_to(0, self.world.turn_ms_max as usize) as u64;
             self.clock.advance(Duration::from_millis(ms));
@@ -305,7 +411,7 @@ impl Life {
     }
 
     /// What holds at the end.
-    fn end(mut self, ended: Ended) -> Result<Tally, String> {
+    fn end(mut self, ended: Ended, stage: &mut Stage<'_>) -> Result<Tally, String> {
         let fatal = self.faults.is_fatal();
         match (&ended, fatal, self.closing) {
             (Ended::Fatal(_), true, _) | (Ended::Drained, false, true) => {}
@@ -329,7 +435,7 @@ impl Life {
         }
         let verdict = client::Verdict { faults: &self.faults, stopped: self.stopped };
         for client in self.crowd.into_clients() {
-            client.judge(&self.world.options, &verdict, &mut self.tally)?;
+            client.judge(stage, &verdict, &mut self.tally)?;
         }
         Ok(self.tally)
     }

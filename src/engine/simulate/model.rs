@@ -1,16 +1,16 @@
-//! The fake model with accidents, and a record of whom they hit.
+//! A model with accidents, and a record of whom they hit.
 
 use std::collections::BTreeSet;
 use std::panic::resume_unwind;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::World;
 use super::dice::Dice;
 use crate::backend::{Batch, BlockId, LogitRows};
 use crate::engine::clock::ManualClock;
 use crate::engine::message::RequestId;
 use crate::engine::scheduler::Work;
-use crate::model::fake::FakeModel;
 use crate::model::{Logits, Model, ModelSpec, Part, StepError};
 
 /// Failed steps in a row that end an engine.
@@ -97,16 +97,12 @@ impl FaultLog {
     }
 }
 
-/// What may go wrong, and where it is recorded.
-pub(super) struct Accidents {
-    pub(super) rates: FaultRates,
-    pub(super) dice: Dice,
-    pub(super) log: FaultLog,
-}
-
 /// See the module. A step takes the time of a real one, by the clock that it moves.
 pub(super) struct FaultyModel {
-    inner: FakeModel,
+    inner: Box<dyn Model>,
+    /// What the engine may know of `inner`.
+    spec: ModelSpec,
+    hash_bits: u32,
     clock: ManualClock,
     rates: FaultRates,
     dice: Dice,
@@ -115,9 +111,14 @@ pub(super) struct FaultyModel {
 }
 
 impl FaultyModel {
-    pub(super) fn new(inner: FakeModel, accidents: Accidents, clock: ManualClock) -> Self {
-        let Accidents { rates, dice, log } = accidents;
-        Self { inner, clock, rates, dice, log, logits: Vec::new() }
+    pub(super) fn new(
+        inner: Box<dyn Model>,
+        world: &World,
+        (dice, log): (Dice, FaultLog),
+        clock: ManualClock,
+    ) -> Self {
+        let World { spec, hash_bits, rates, .. } = world.clone();
+        Self { inner, spec, hash_bits, clock, rates, dice, log, logits: Vec::new() }
     }
 
     fn may_fail(&mut self) -> Result<(), StepError> {
@@ -138,7 +139,7 @@ impl FaultyModel {
 
     /// Poisons one value of one row.
     fn poison(&mut self, batch: &Batch<'_>) {
-        let vocab = self.inner.spec().vocab;
+        let vocab = self.spec.vocab;
         let rows = batch.logit_rows();
         if rows == 0 {
             return;
@@ -164,7 +165,7 @@ impl FaultyModel {
 
 impl Model for FaultyModel {
     fn spec(&self) -> &ModelSpec {
-        self.inner.spec()
+        &self.spec
     }
 
     fn forward(&mut self, batch: &Batch<'_>) -> Result<Logits<'_>, StepError> {
@@ -184,7 +185,7 @@ impl Model for FaultyModel {
 
     fn advance(&mut self, part: &Part<'_>) -> Result<(), StepError> {
         let (rows, layers) = (part.slice.tokens.len() as u32, part.layers.len() as u32);
-        self.clock.advance((STEP_BASE + STEP_ROW * rows) * layers / self.spec().layers as u32);
+        self.clock.advance((STEP_BASE + STEP_ROW * rows) * layers / self.spec.layers as u32);
         self.log.record().parts += 1;
         self.may_fail()?;
         self.inner.advance(part)
@@ -203,7 +204,7 @@ impl Model for FaultyModel {
     }
 
     fn prefix_hash_bits(&self) -> u32 {
-        self.inner.prefix_hash_bits()
+        self.hash_bits
     }
 
     fn release(&mut self, block: BlockId) {

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use super::Stage;
 use super::dice::Dice;
-use super::oracle;
 use crate::backend::BLOCK_TOKENS;
 use crate::engine::message::{CacheSalt, Choice, Namespace, Sampling, StopWatch, Tenant, TokenId};
-use crate::model::fake::Options;
+use crate::model::ModelSpec;
 
 /// One choice as it is asked for.
 #[derive(Debug, Clone)]
@@ -63,10 +63,10 @@ pub(super) struct Themes {
 }
 
 impl Themes {
-    pub(super) fn draw(dice: &mut Dice, options: &Options) -> Self {
+    pub(super) fn draw(dice: &mut Dice, spec: &ModelSpec) -> Self {
         let count = dice.up_to(1, 3);
         Self {
-            shared: (0..count).map(|_| theme(dice, options)).collect(),
+            shared: (0..count).map(|_| theme(dice, spec)).collect(),
             chance: dice.one_of(&[0.0, 0.5, 0.9]),
             tenants: dice.up_to(1, 3) as u32,
         }
@@ -78,30 +78,31 @@ impl Themes {
     }
 
     /// At least one token, and room for one more in the context.
-    fn prompt(&self, dice: &mut Dice, options: &Options) -> Arc<[TokenId]> {
-        let longest = if dice.chance(0.2) { options.max_len } else { options.max_len.min(60) };
+    fn prompt(&self, dice: &mut Dice, stage: &Stage<'_>) -> Arc<[TokenId]> {
+        let most = stage.spec.max_context;
+        let longest = if dice.chance(0.2) { most } else { most.min(stage.scale.prompt) };
         let length = dice.up_to(1, longest - 1);
         if !dice.chance(self.chance) {
-            return tokens(length, dice, options).into();
+            return tokens(length, dice, stage.spec).into();
         }
         let theme = &self.shared[dice.up_to(0, self.shared.len() - 1)];
         let own = if dice.chance(0.3) { 0 } else { dice.up_to(0, 8) };
-        let length = dice.up_to(length, options.max_len - 1);
+        let length = dice.up_to(length, most - 1);
         let shared = &theme[..length.saturating_sub(own)];
-        let own = tokens(length - shared.len(), dice, options);
+        let own = tokens(length - shared.len(), dice, stage.spec);
         [shared, &own].concat().into()
     }
 }
 
 /// Some repeat themselves, so that blocks of the same tokens follow different prefixes.
-fn theme(dice: &mut Dice, options: &Options) -> Vec<TokenId> {
-    let period = if dice.chance(0.5) { BLOCK_TOKENS } else { options.max_len };
-    let part = tokens(period, dice, options);
-    part.iter().copied().cycle().take(options.max_len).collect()
+fn theme(dice: &mut Dice, spec: &ModelSpec) -> Vec<TokenId> {
+    let period = if dice.chance(0.5) { BLOCK_TOKENS } else { spec.max_context };
+    let part = tokens(period, dice, spec);
+    part.iter().copied().cycle().take(spec.max_context).collect()
 }
 
-fn tokens(count: usize, dice: &mut Dice, options: &Options) -> Vec<TokenId> {
-    (0..count).map(|_| dice.up_to(0, options.vocab - 1) as TokenId).collect()
+fn tokens(count: usize, dice: &mut Dice, spec: &ModelSpec) -> Vec<TokenId> {
+    (0..count).map(|_| dice.up_to(0, spec.vocab - 1) as TokenId).collect()
 }
 
 /// The choices of one request. `before` is what somebody asked earlier.
@@ -109,25 +110,25 @@ pub(super) fn draw_choices(
     themes: &Themes,
     before: Option<&ChoicePlan>,
     dice: &mut Dice,
-    options: &Options,
+    stage: &mut Stage<'_>,
 ) -> Result<Vec<ChoicePlan>, String> {
     let prompts = dice.one_of(&[1, 1, 1, 2, 3]);
     let samples = dice.one_of(&[1, 1, 1, 2, 5]);
     let seed = dice.throw();
     let stops_every = dice.chance(0.3).then(|| dice.up_to(5, 60) as u64);
-    let sampling = Arc::new(draw_sampling(dice, options));
+    let sampling = Arc::new(draw_sampling(dice, stage.spec));
     let mut choices = Vec::new();
     for _ in 0..prompts {
         let prompt = match before {
-            Some(before) if dice.chance(0.5) => next_turn(before, dice, options)?,
-            _ => themes.prompt(dice, options),
+            Some(before) if dice.chance(0.5) => next_turn(before, dice, stage)?,
+            _ => themes.prompt(dice, stage),
         };
-        let max_new = if dice.chance(0.05) { 0 } else { dice.up_to(1, 70) as u32 };
+        let max_new = if dice.chance(0.05) { 0 } else { dice.up_to(1, stage.scale.new_tokens) };
         for sample in 0..samples {
             choices.push(ChoicePlan {
                 index: choices.len() as u32,
                 prompt: Arc::clone(&prompt),
-                max_new,
+                max_new: max_new as u32,
                 sampling: Arc::clone(&sampling),
                 seed,
                 sample,
@@ -142,18 +143,19 @@ pub(super) fn draw_choices(
 fn next_turn(
     before: &ChoicePlan,
     dice: &mut Dice,
-    options: &Options,
+    stage: &mut Stage<'_>,
 ) -> Result<Arc<[TokenId]>, String> {
-    let answer = oracle::answer(before, options)?;
+    let max_context = stage.spec.max_context;
+    let answer = stage.oracle.answer(before, max_context, usize::MAX)?;
     let mut prompt = before.prompt.to_vec();
     prompt.extend(answer.tokens.iter().map(|t| t.token));
-    prompt.extend(tokens(dice.up_to(0, 20), dice, options));
-    prompt.truncate(options.max_len - 1);
+    prompt.extend(tokens(dice.up_to(0, 20), dice, stage.spec));
+    prompt.truncate(max_context - 1);
     Ok(prompt.into())
 }
 
-fn draw_sampling(dice: &mut Dice, options: &Options) -> Sampling {
-    let bias = |dice: &mut Dice| (dice.up_to(0, options.vocab - 1) as u32, dice.within(-5.0..=5.0));
+fn draw_sampling(dice: &mut Dice, spec: &ModelSpec) -> Sampling {
+    let bias = |dice: &mut Dice| (dice.up_to(0, spec.vocab - 1) as u32, dice.within(-5.0..=5.0));
     Sampling {
         temperature: if dice.chance(0.3) { 0.0 } else { dice.within(0.1..=2.0) },
         top_p: if dice.chance(0.5) { 1.0 } else { dice.within(0.0..=1.0) },
