@@ -260,12 +260,16 @@ pub struct Attention {
 /// For a given row the result of every operation has the same bits whatever the other rows are, how
 /// many there are, and however many threads compute it (architecture invariant 7). The candle backend
 /// is exempt: its matrix products choose their order by shape.
-pub trait Backend: Send + 'static {
+pub trait Backend: Send + Sync + 'static {
     /// A weight matrix, packed; possibly several tensors with the same input, stacked by rows.
     type Linear: Send;
     /// A vector of f32: a norm's weight, a bias.
     type Vector: Send;
 
+    /// Threads that may load weights at once.
+    fn loading_threads(&self) -> usize {
+        1
+    }
     /// Stacks `parts` (all with the same `cols`) by rows and packs them.
     fn load_linear(&self, parts: &[TensorSource]) -> Result<Self::Linear, BackendError>;
     /// Joins one-row tensors into one vector.

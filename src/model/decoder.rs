@@ -7,12 +7,15 @@ fn norm<V>(weight: &V, eps: f32) -> Norm<'_, V> {
 
 #[cfg(test)]
 mod tests;
+mod weights;
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::ops::Range;
 
-use super::arch::{Description, LayerDescription};
+use weights::{Layer, Weights};
+
+use super::arch::Description;
 use super::{Logits, Model, ModelSpec, Part, StepError};
 use crate::backend::{
     Activation, Attention, BLOCK_TOKENS, Backend, BackendError, Batch, BlockType, GatedMlp,
@@ -55,21 +58,6 @@ pub struct Decoder<B: Backend> {
     under_way: Option<(usize, usize, usize)>,
 }
 
-struct Layer<B: Backend> {
-    rope: usize,
-    window: Option<usize>,
-    attention_norm: B::Vector,
-    qkv: B::Linear,
-    qkv_bias: Option<B::Vector>,
-    qk_norm: Option<[B::Vector; 2]>,
-    output: B::Linear,
-    post_attention_norm: Option<B::Vector>,
-    mlp_norm: B::Vector,
-    gate_up: B::Linear,
-    down: B::Linear,
-    post_mlp_norm: Option<B::Vector>,
-}
-
 /// Bytes of one KV block over all layers of a model of this shape.
 pub fn kv_block_bytes(shape: &Shape, dtype: KvDtype) -> usize {
     let element = match dtype {
@@ -94,11 +82,7 @@ impl<B: Backend> Decoder<B> {
         if let Some(source) = &d.rope_factors {
             divide(&mut ropes[0].inv_freq, source)?;
         }
-        let layers =
-            d.layers.iter().map(|l| load_layer(&backend, l)).collect::<Result<Vec<_>, _>>()?;
-        let head = d.head.as_ref().map(|h| load_one(&backend, h)).transpose()?;
-        let embedding = load_one(&backend, &d.embedding)?;
-        let final_norm = load_vector(&backend, &d.final_norm)?;
+        let Weights { embedding, head, final_norm, layers } = weights::load(&backend, d)?;
         backend.reserve(&Reserve {
             shape: d.shape,
             max_rows: limits.max_rows,
@@ -246,37 +230,6 @@ impl<B: Backend> Model for Decoder<B> {
     fn kv_block_bytes(&self) -> usize {
         self.kv_block_bytes
     }
-}
-
-fn load_one<B: Backend>(backend: &B, source: &TensorSource) -> Result<B::Linear, BackendError> {
-    backend.load_linear(std::slice::from_ref(source))
-}
-
-fn load_vector<B: Backend>(backend: &B, source: &TensorSource) -> Result<B::Vector, BackendError> {
-    backend.load_vector(std::slice::from_ref(source))
-}
-
-fn load_layer<B: Backend>(backend: &B, layer: &LayerDescription) -> Result<Layer<B>, BackendError> {
-    let optional = |source: &Option<TensorSource>| {
-        source.as_ref().map(|s| load_vector(backend, s)).transpose()
-    };
-    Ok(Layer {
-        rope: layer.rope,
-        window: layer.window,
-        attention_norm: load_vector(backend, &layer.attention_norm)?,
-        qkv: backend.load_linear(&layer.qkv)?,
-        qkv_bias: layer.qkv_bias.as_ref().map(|b| backend.load_vector(b)).transpose()?,
-        qk_norm: match &layer.qk_norm {
-            Some([q, k]) => Some([load_vector(backend, q)?, load_vector(backend, k)?]),
-            None => None,
-        },
-        output: load_one(backend, &layer.output)?,
-        post_attention_norm: optional(&layer.post_attention_norm)?,
-        mlp_norm: load_vector(backend, &layer.mlp_norm)?,
-        gate_up: backend.load_linear(&layer.gate_up)?,
-        down: load_one(backend, &layer.down)?,
-        post_mlp_norm: optional(&layer.post_mlp_norm)?,
-    })
 }
 
 /// Divides frequencies by the factors that a Llama 3 file carries: long wavelengths are stretched.

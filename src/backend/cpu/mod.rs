@@ -120,6 +120,10 @@ impl Backend for CpuBackend {
     type Linear = Packed;
     type Vector = Vec<f32>;
 
+    fn loading_threads(&self) -> usize {
+        self.pool.threads()
+    }
+
     fn load_linear(&self, parts: &[TensorSource]) -> Result<Packed, BackendError> {
         Packed::load(parts)
     }

@@ -261,18 +261,25 @@ impl Segment {
     }
 }
 
-/// Puts the integers of one row's group into its tile.
+/// Puts the integers of one row's group into its tile, whose bytes for this row are still 0.
 fn pack_group(layout: Layout, lines: &mut [Line], r: usize, group: &Group) {
-    for (k, &u) in group.u.iter().enumerate() {
-        let (half, j, b) = (k / 16, k % 16 / 4, k % 4);
-        match layout {
-            Layout::Four { .. } | Layout::Five { .. } => {
-                lines[j].0[4 * r + b] |= (u & 15) << (4 * half);
-                if let Some(fifths) = lines.get_mut(4) {
-                    fifths.0[(4 * half + j) * 8 + r / 2] |= (u >> 4) << (4 * (r % 2) + b);
-                }
-            }
-            _ => lines[k / 4].0[4 * r + b] = u,
+    let fours = group.u.as_chunks::<4>().0;
+    if !matches!(layout, Layout::Four { .. } | Layout::Five { .. }) {
+        for (line, four) in lines.iter_mut().zip(fours) {
+            line.0[4 * r..][..4].copy_from_slice(four);
+        }
+        return;
+    }
+    let (low, high) = fours.split_at(4);
+    for ((line, low), high) in lines.iter_mut().zip(low).zip(high) {
+        for ((byte, low), high) in line.0[4 * r..][..4].iter_mut().zip(low).zip(high) {
+            *byte = low & 15 | high << 4;
+        }
+    }
+    if let Some(fifths) = lines.get_mut(4) {
+        for (i, &[a, b, c, d]) in fours.iter().enumerate() {
+            let bits = a >> 4 | b >> 4 << 1 | c >> 4 << 2 | d >> 4 << 3;
+            fifths.0[8 * i + r / 2] |= bits << (4 * (r % 2));
         }
     }
 }
