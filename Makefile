@@ -10,7 +10,7 @@ PYTHON ?= python3
 CACHE := .cache
 BIN := target/release/millrace
 
-.PHONY: help run test test-rust test-sdk models lint fmt deny bench bench-kernels bench-smoke profile image-test cuda-check clean-cache
+.PHONY: help run test test-rust test-sdk models lint fmt deny lives bench bench-kernels bench-http bench-smoke profile image-test cuda-check clean-cache
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,6 +22,10 @@ test: test-rust test-sdk ## everything
 
 test-rust: models ## unit, property, simulation, golden and integration tests
 	$(CARGO) test --release --locked --features fake-model
+
+# Each round is eight lives of each model; the tests run one.
+lives: models ## random lives of the engine with the real models, for an hour or so: make lives ROUNDS=50
+	MILLRACE_REAL_ROUNDS=$(or $(ROUNDS),50) $(CARGO) test --release --locked --features fake-model --test sim real:: -- --nocapture
 
 # The binary is the one that the Rust tests ran: same features, no second build.
 test-sdk: models ## the clients that people have, against the real binary and model
@@ -47,6 +51,9 @@ bench: models ## side by side with llama.cpp's server (it is built the first tim
 
 bench-kernels: ## each kernel beside what this processor can do (a minute or two)
 	$(CARGO) bench --locked --features fake-model --bench kernels -- $(ARGS)
+
+bench-http: ## what HTTP and scheduling cost: make bench-http ARGS="MODEL STREAMS TOKENS"
+	$(CARGO) bench --locked --features fake-model --bench http -- $(ARGS)
 
 # Features as the tests have them: one build. It makes the binary too.
 bench-smoke: models ## both benchmarks in a short form: does everything run, do tokens come

@@ -13,8 +13,7 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::ops::Range;
 
-use weights::{Layer, Weights};
-
+use self::weights::{Layer, Weights};
 use super::arch::Description;
 use super::{Logits, Model, ModelSpec, Part, StepError};
 use crate::backend::{
