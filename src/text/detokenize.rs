@@ -96,6 +96,7 @@ impl Detokenizer {
 
     /// For what is generated behind this text: a character that has begun goes on, and nothing is
     /// trimmed any more.
+    #[must_use]
     pub fn go_on(&self, skip_special: bool) -> Self {
         Self { skip_special, lead: Lead::Keep, ..self.clone() }
     }
