@@ -56,12 +56,12 @@ fn peak_in(logits: &[f32]) -> Option<f32> {
     for chunk in chunks {
         for ((high, bad), &x) in highest.iter_mut().zip(&mut bad).zip(chunk) {
             *high = if x > *high { x } else { *high };
-            *bad |= !(x < f32::INFINITY);
+            *bad |= x.is_nan() || x == f32::INFINITY;
         }
     }
     for ((high, bad), &x) in highest.iter_mut().zip(&mut bad).zip(rest) {
         *high = if x > *high { x } else { *high };
-        *bad |= !(x < f32::INFINITY);
+        *bad |= x.is_nan() || x == f32::INFINITY;
     }
     let highest = highest.into_iter().fold(f32::NEG_INFINITY, f32::max);
     (!bad.contains(&true)).then_some(highest)

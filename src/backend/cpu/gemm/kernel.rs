@@ -253,6 +253,10 @@ unsafe fn some_rows<S: Simd, T: Tile, const M: usize>(job: &Job, row: usize) {
 /// The same pointer, which the compiler knows nothing about: it would make one index out of several pointers that walk
 /// together, and operands with an index are slow (see [`act`]).
 #[inline(always)]
+#[cfg_attr(
+    target_arch = "x86_64",
+    expect(clippy::pointers_in_nomem_asm_block, reason = "nothing is read through it here")
+)]
 fn opaque<P>(p: *const P) -> *const P {
     #[cfg(target_arch = "x86_64")]
     {
