@@ -45,15 +45,15 @@ fn round(server: &Server, load: &Load) -> Round {
     let after = (CpuTimes::of(server.pid()), CpuTimes::of(std::process::id()));
     let tokens = load.tokens() as f64;
     let us = |time: Duration| time.as_secs_f64() * 1e6 / tokens;
-    let http = after.0.of_threads("http") - before.0.of_threads("http");
+    let http = after.0.of_threads("http").saturating_sub(before.0.of_threads("http"));
     Round {
         tokens_per_s: tokens / wall.as_secs_f64(),
         events_per_token: events as f64 / tokens,
         reads_per_token: reads as f64 / tokens,
         http_us: us(http),
         // The pool's threads work for the engine's.
-        engine_us: us(after.0.total() - before.0.total() - http),
-        client_us: us(after.1.total() - before.1.total()),
+        engine_us: us(after.0.total().saturating_sub(before.0.total() + http)),
+        client_us: us(after.1.total().saturating_sub(before.1.total())),
     }
 }
 

@@ -105,6 +105,7 @@ fn life(file: &str, oracle: &mut Oracle, seed: u64) -> Tally {
     })
 }
 
+#[expect(clippy::print_stdout, reason = "what happened in the lives is worth a line")]
 fn lives(file: &str) {
     let mut oracle = Oracle::new(open(file, &backend(Kernels::Auto, 2)));
     if let Some(seed) = number("MILLRACE_REAL_SEED") {
