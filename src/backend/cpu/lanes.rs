@@ -52,8 +52,10 @@ pub(super) unsafe trait Floats: Copy {
 /// # Safety
 /// As for [`Floats`].
 pub(super) unsafe trait Lanes: Floats {
-    /// Accumulators that fit the registers beside an operand and a broadcast; at most 8.
+    /// Vectors that are multiplied at once where there are many; at most 8.
     const PASS: usize;
+    /// Sums that fit the registers beside what is added to them.
+    const SUMS: usize;
     /// Rounds to nearest even; beyond the largest half it stays there.
     ///
     /// # Safety
@@ -112,28 +114,37 @@ pub(super) use self::avx2::{Avx2, Eight};
 pub(super) use self::avx512::Avx512;
 pub(super) use self::portable::Portable;
 
+/// What [`exp`] takes for minus infinity: results below `e^-80` are zero, so that no product with a half can underflow.
+const LOWEST: f32 = -80.0;
+
 /// `e^x` to about 2 ulp, 0 below -80; the same bits in every tier.
-///
-/// Cephes' `expf`: `x = n ln 2 + r`, a polynomial of degree 6 in r, `2^n` into the exponent.
-/// Results below `e^-80` are cut to zero so that no product with a half can underflow.
 #[inline(always)]
 pub(super) fn exp<L: Lanes>(x: L) -> L {
+    exp_inside(x.max(L::splat(LOWEST)).min(L::splat(88.0))).zero_where_below(x, L::splat(LOWEST))
+}
+
+/// The same for `x <= 0`, which needs no bounds.
+#[inline(always)]
+pub(super) fn exp_down<L: Lanes>(x: L) -> L {
+    exp_inside(x).zero_where_below(x, L::splat(LOWEST))
+}
+
+/// Cephes' `expf` for -80 to 88: `x = n ln 2 + r`, a polynomial of degree 6 in r, `2^n` into the exponent.
+#[inline(always)]
+fn exp_inside<L: Lanes>(x: L) -> L {
     const LN2_HIGH: f32 = 0.693_359_4;
     const LN2_LOW: f32 = -2.121_944_4e-4;
     const POLYNOMIAL: [f32; 6] =
         [1.987_569_1e-4, 1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5];
-    let low = L::splat(-80.0);
-    let inside = x.max(low).min(L::splat(88.0));
-    let shifted = inside.mul_add(L::splat(std::f32::consts::LOG2_E), L::splat(ROUND));
+    let shifted = x.mul_add(L::splat(std::f32::consts::LOG2_E), L::splat(ROUND));
     let n = shifted.sub(L::splat(ROUND));
-    let r = n.mul_add(L::splat(-LN2_HIGH), inside);
+    let r = n.mul_add(L::splat(-LN2_HIGH), x);
     let r = n.mul_add(L::splat(-LN2_LOW), r);
     let mut p = L::splat(POLYNOMIAL[0]);
     for c in &POLYNOMIAL[1..] {
         p = p.mul_add(r, L::splat(*c));
     }
-    let p = p.mul_add(r.mul(r), r.add(L::splat(1.0)));
-    p.scale_by_shifted(shifted).zero_where_below(x, low)
+    p.mul_add(r.mul(r), r.add(L::splat(1.0))).scale_by_shifted(shifted)
 }
 
 /// `1 / (1 + e^-x)`
@@ -165,6 +176,11 @@ mod tests {
         assert!(worst < 3e-7, "{worst}");
         assert_eq!(exp(portable([f32::NEG_INFINITY; LANES])).0, [0.0; LANES]);
         assert_eq!(exp(portable([0.0; LANES])).0, [1.0; LANES]);
+        for x in [0.0, -0.3, -50.0, -79.99, -80.01, -1e9, f32::MIN, f32::NEG_INFINITY] {
+            let x = portable([x; LANES]);
+            assert_eq!(exp_down(x).0, exp(x).0);
+        }
+        assert!(exp_down(portable([f32::NAN; LANES])).0[0].is_nan());
         assert!(sigmoid(portable([-200.0; LANES])).0[0] >= 0.0);
         assert_eq!(sigmoid(portable([200.0; LANES])).0, [1.0; LANES]);
     }
@@ -194,8 +210,16 @@ mod tests {
             };
             let kept = x.keep(from, to, f32::NEG_INFINITY);
             let mut out: Vec<f32> = Vec::new();
-            for v in [exp(x), sigmoid(x), kept, back, exp(kept), x.max(back).min(kept), x.div(back)]
-            {
+            for v in [
+                exp(x),
+                exp_down(x.min(L::splat(0.0))),
+                sigmoid(x),
+                kept,
+                back,
+                exp(kept),
+                x.max(back).min(kept),
+                x.div(back),
+            ] {
                 out.extend(v.to_array());
                 out.extend([v.sum(), v.largest()]);
             }

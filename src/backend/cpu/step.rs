@@ -184,16 +184,16 @@ impl Machine {
                 (ops.one_span)(sight, rows, cut.span, scratch.of(worker), out);
             }
         });
-        for unit in 0..plan.cut_units() {
+        crew.pool.run(plan.cut_units(), &|unit, worker| {
             let (group, kv_head, range) = plan.partials_of(unit);
-            // SAFETY: all cuts are done, and this thread is alone.
+            // SAFETY: all cuts are done, and units have results and partial results of their own.
             unsafe {
                 let rows = place.rows(plan, group, kv_head);
                 let partials = partials.slice(range.start, range.len());
                 let unit = plan.unit(group, kv_head);
-                (ops.join)(unit, s.head_dim, partials, rows, scratch.of(0));
+                (ops.join)(unit, s.head_dim, partials, rows, scratch.of(worker));
             }
-        }
+        });
     }
 
     pub(super) fn project_add(

@@ -10,7 +10,7 @@ mod span;
 mod tests;
 
 use super::kv::{Element, LayerView};
-use super::lanes::{LANES, Lanes, exp};
+use super::lanes::{LANES, Lanes, exp_down};
 use crate::backend::{Attention, BlockId};
 use span::Sight;
 
@@ -77,11 +77,14 @@ impl<'a> Work<'a> {
     /// Floats of scratch that units of `rows_in_unit(group)` rows need.
     pub(super) fn floats(group: usize, d: usize) -> usize {
         let n = rows_in_unit(group) * group;
-        n * (3 * d + SPAN + 4) + 2 * LANES * d.max(SPAN)
+        n * (3 * d + SPAN) + 4 * n.next_multiple_of(LANES) + 2 * LANES * d.max(SPAN) + LANES
     }
 
     fn new(memory: &'a mut [f32], vectors: usize, d: usize) -> Self {
-        let mut rest = memory;
+        // Whole cache lines: a load of one tile should touch one of them.
+        let skip = memory.as_ptr().align_offset(4 * LANES);
+        let mut rest = &mut memory[skip..];
+        let lanes = vectors.next_multiple_of(LANES);
         let mut take = |n: usize| {
             let (head, tail) = std::mem::take(&mut rest).split_at_mut(n);
             rest = tail;
@@ -93,22 +96,22 @@ impl<'a> Work<'a> {
             queries: take(vectors * d),
             scores: take(vectors * SPAN),
             values: take(vectors * d),
-            max: take(vectors),
-            sum: take(vectors),
-            total: Partial { values: take(vectors * d), max: take(vectors), sum: take(vectors) },
+            max: take(lanes),
+            sum: take(lanes),
+            total: Partial { values: take(vectors * d), max: take(lanes), sum: take(lanes) },
         }
     }
 }
 
 /// Floats of a span's partial result for `vectors` query vectors.
 pub(super) fn partial_floats(vectors: usize, d: usize) -> usize {
-    vectors * (d + 2)
+    vectors * d + 2 * vectors.next_multiple_of(LANES)
 }
 
 fn partial(memory: &mut [f32], vectors: usize, d: usize) -> Partial<'_> {
     let (values, rest) = memory.split_at_mut(vectors * d);
-    let (max, sum) = rest.split_at_mut(vectors);
-    Partial { values, max, sum: &mut sum[..vectors] }
+    let (max, sum) = rest.split_at_mut(vectors.next_multiple_of(LANES));
+    Partial { values, max, sum }
 }
 
 /// Spans that a unit's rows see.
@@ -225,30 +228,50 @@ fn clear(total: &mut Partial<'_>) {
 #[inline(always)]
 fn merge<L: Lanes>(total: &mut Partial<'_>, span: (&[f32], &[f32], &[f32]), d: usize) {
     let (values, max, sum) = span;
-    for v in 0..max.len() {
-        if max[v] == f32::NEG_INFINITY {
-            continue;
-        }
-        let (before, after) = (total.max[v], max[v].max(total.max[v]));
-        let shrink = exp(L::splat(before - after));
-        let weight = exp(L::splat(max[v] - after));
-        total.max[v] = after;
-        total.sum[v] = first(L::splat(total.sum[v]).mul_add(shrink, L::splat(sum[v]).mul(weight)));
-        let (to, from) = (&mut total.values[v * d..(v + 1) * d], &values[v * d..(v + 1) * d]);
-        for i in (0..d).step_by(LANES) {
-            // SAFETY: both slices are d long, a multiple of 16.
-            unsafe {
-                let new = L::load(from.as_ptr().add(i)).mul(weight);
-                let to = to.as_mut_ptr().add(i);
-                L::load(to).mul_add(shrink, new).store(to);
+    let vectors = values.len() / d;
+    for begin in (0..vectors).step_by(LANES) {
+        let (shrink, weight) = merge_sums::<L>(total, (max, sum), begin);
+        for v in begin..vectors.min(begin + LANES) {
+            if max[v] == f32::NEG_INFINITY {
+                continue;
+            }
+            let (shrink, weight) = (L::splat(shrink[v - begin]), L::splat(weight[v - begin]));
+            let (to, from) = (&mut total.values[v * d..(v + 1) * d], &values[v * d..(v + 1) * d]);
+            for i in (0..d).step_by(LANES) {
+                // SAFETY: both slices are d long, a multiple of 16.
+                unsafe {
+                    let new = L::load(from.as_ptr().add(i)).mul(weight);
+                    let to = to.as_mut_ptr().add(i);
+                    L::load(to).mul_add(shrink, new).store(to);
+                }
             }
         }
     }
 }
 
+/// Merges the largest scores and the sums of sixteen vectors from `begin` on, and tells what to multiply the values by: those
+/// from before, and those of the span.
 #[inline(always)]
-fn first<L: Lanes>(x: L) -> f32 {
-    x.to_array()[0]
+fn merge_sums<L: Lanes>(
+    total: &mut Partial<'_>,
+    (max, sum): (&[f32], &[f32]),
+    begin: usize,
+) -> ([f32; LANES], [f32; LANES]) {
+    let lanes = begin..begin + LANES;
+    let (max, sum) = (&max[lanes.clone()], &sum[lanes.clone()]);
+    let (total_max, total_sum) = (&mut total.max[lanes.clone()], &mut total.sum[lanes]);
+    // SAFETY: all four are sixteen long.
+    unsafe {
+        let (before, new) = (L::load(total_max.as_ptr()), L::load(max.as_ptr()));
+        let after = before.max(new);
+        after.store(total_max.as_mut_ptr());
+        // Finite even where a vector has seen nothing yet.
+        let after = after.max(L::splat(f32::MIN));
+        let (shrink, weight) = (exp_down(before.sub(after)), exp_down(new.sub(after)));
+        let new = L::load(sum.as_ptr()).mul(weight);
+        L::load(total_sum.as_ptr()).mul_add(shrink, new).store(total_sum.as_mut_ptr());
+        (shrink.to_array(), weight.to_array())
+    }
 }
 
 /// Divides by the sum of the weights and writes the rows.

@@ -5,7 +5,7 @@
 //! token outside its sight has weight zero, and zero times a (finite) value adds nothing.
 
 use super::super::kv::{Element, LayerView};
-use super::super::lanes::{LANES, Lanes, exp};
+use super::super::lanes::{LANES, Lanes, exp_down};
 use super::super::rows::soft_cap;
 use super::{SPAN, Unit, Work};
 use crate::backend::{Attention, BLOCK_TOKENS};
@@ -26,6 +26,19 @@ impl<E: Element> Sight<'_, E> {
     }
 }
 
+/// Runs `$body` with the constant `M` equal to `$n`, which is one of the values.
+macro_rules! with_const {
+    ($n:expr, $M:ident in $($value:literal)*, $body:expr) => {
+        match $n {
+            $($value => {
+                const $M: usize = $value;
+                $body
+            })*
+            _ => {}
+        }
+    };
+}
+
 /// Fills `work.max`, `work.sum` and `work.values` for span number `span`.
 ///
 /// # Safety
@@ -42,6 +55,7 @@ pub(super) unsafe fn compute<L: Lanes, E: Element>(
     let to = sight.range(sight.unit.rows - 1).1.clamp(begin, end) - begin;
     if from >= to {
         work.max.fill(f32::NEG_INFINITY);
+        work.sum.fill(0.0);
         return;
     }
     // SAFETY: the caller's promise; the range lies inside the span and inside the blocks.
@@ -50,8 +64,12 @@ pub(super) unsafe fn compute<L: Lanes, E: Element>(
         for row in 0..sight.unit.rows {
             let (first, last) = sight.range(row);
             let seen = (first.clamp(begin, end) - begin, last.clamp(begin, end) - begin);
-            for g in 0..sight.unit.group {
-                weights::<L>(row * sight.unit.group + g, (from, to), seen, sight, work);
+            // The heads of a row see the same.
+            let (group, passes) = (sight.unit.group, sight.unit.group.div_ceil(4));
+            for (head, n) in (0..passes).map(|i| pass(group, passes, i)) {
+                let vector = row * group + head;
+                let softcap = sight.attention.softcap;
+                with_const!(n, M in 1 2 3 4, weights::<L, M>(vector, (from, to), seen, softcap, work));
             }
         }
         weighted_values::<L, E>(sight, begin, (from, to), work);
@@ -68,88 +86,106 @@ fn pass(vectors: usize, count: usize, i: usize) -> (usize, usize) {
     (i * size + i.min(longer), size + usize::from(i < longer))
 }
 
-/// `acc[m][t] += sum over i of a[m][i] * b[i][t]`, where `b[i][t]` is sixteen elements.
-///
-/// `T` of them at once share each broadcast of `a`, and are chains of their own: a single one would
-/// wait for its last sum in every step.
+/// Rows of tiles of sixteen elements, and the distances from row to row and from tile to tile.
+#[derive(Clone, Copy)]
+struct Tiles<E> {
+    at: *const E,
+    row: usize,
+    tile: usize,
+    count: usize,
+}
+
+/// `out[v][t] = sum over i of a[v][i] * b[i][t]`, where `b[i][t]` is a tile, added to what is in `out` unless it is to be `fresh`.
+/// The sum runs over i in order, whatever is computed beside it.
 ///
 /// # Safety
-/// `a` is readable for `M` rows of stride `a_stride` and `k` floats each, `b` for `k` rows of stride
-/// `b_stride` and `T` times 16 elements, `b_tile` apart.
+/// `a` is readable for `vectors` rows of its stride and `k` floats each, `b` for `k` rows of its tiles; `out` is writable for
+/// `vectors` rows of its stride and all tiles.
+#[inline(always)]
+unsafe fn product<L: Lanes, E: Element>(
+    vectors: usize,
+    (a, a_stride): (*const f32, usize),
+    (b, k): (Tiles<E>, usize),
+    (out, out_stride): (*mut f32, usize),
+    fresh: bool,
+) {
+    let passes = vectors.div_ceil(L::PASS);
+    for (v, n) in (0..passes).map(|i| pass(vectors, passes, i)) {
+        // SAFETY: the caller's promise; passes share the vectors.
+        unsafe {
+            let a = (a.add(v * a_stride), a_stride);
+            let out = (out.add(v * out_stride), out_stride);
+            with_const!(n, M in 1 2 3 4 5 6 7 8, rows_of_product::<L, E, M>(a, (b, k), out, fresh));
+        }
+    }
+}
+
+/// [`product`] for `M` vectors: as many tiles at once as there are registers for their sums.
+#[inline(always)]
+unsafe fn rows_of_product<L: Lanes, E: Element, const M: usize>(
+    a: (*const f32, usize),
+    (mut b, k): (Tiles<E>, usize),
+    (mut out, out_stride): (*mut f32, usize),
+    fresh: bool,
+) {
+    while b.count > 0 {
+        // SAFETY: the callers' promise.
+        unsafe {
+            let done = if b.count >= 4 && 4 * M <= L::SUMS {
+                multiply::<L, E, M, 4>(a, (b, k), (out, out_stride), fresh);
+                4
+            } else if b.count >= 2 && 2 * M <= L::SUMS {
+                multiply::<L, E, M, 2>(a, (b, k), (out, out_stride), fresh);
+                2
+            } else {
+                multiply::<L, E, M, 1>(a, (b, k), (out, out_stride), fresh);
+                1
+            };
+            (b.at, b.count, out) = (b.at.add(done * b.tile), b.count - done, out.add(done * LANES));
+        }
+    }
+}
+
+/// [`product`] for `M` vectors and `T` tiles, whose sums stay in registers: each element of `a` serves `T` of them, each
+/// of `b` serves `M`, and none waits for the one before it.
 #[inline(always)]
 unsafe fn multiply<L: Lanes, E: Element, const M: usize, const T: usize>(
     (a, a_stride): (*const f32, usize),
-    (b, b_stride, b_tile): (*const E, usize, usize),
-    k: usize,
-    acc: &mut [[L; T]; M],
+    (b, k): (Tiles<E>, usize),
+    (out, out_stride): (*mut f32, usize),
+    fresh: bool,
 ) {
-    for i in 0..k {
-        // SAFETY: the caller's promise.
-        unsafe {
-            let mut row = [L::splat(0.0); T];
-            for (t, row) in row.iter_mut().enumerate() {
-                *row = E::load::<L>(b.add(i * b_stride + t * b_tile));
-            }
-            for (m, acc) in acc.iter_mut().enumerate() {
-                let a = L::splat(*a.add(m * a_stride + i));
-                for (t, acc) in acc.iter_mut().enumerate() {
-                    *acc = a.mul_add(row[t], *acc);
+    let mut sums = [[L::splat(0.0); T]; M];
+    // SAFETY: the callers' promise.
+    unsafe {
+        if !fresh {
+            for (m, sums) in sums.iter_mut().enumerate() {
+                for (t, sum) in sums.iter_mut().enumerate() {
+                    *sum = L::load(out.add(m * out_stride + t * LANES));
                 }
             }
         }
-    }
-}
-
-/// Runs `$body` with the constant `M` equal to `$n`, which is in `1..=8`.
-macro_rules! with_const {
-    ($n:expr, $M:ident, $body:expr) => {
-        with_const!(@match $n, $M, $body, 1 2 3 4 5 6 7)
-    };
-    (@match $n:expr, $M:ident, $body:expr, $($value:literal)*) => {
-        match $n {
-            $($value => {
-                const $M: usize = $value;
-                $body
-            })*
-            _ => {
-                const $M: usize = 8;
-                $body
+        for i in 0..k {
+            let mut row = [L::splat(0.0); T];
+            for (t, tile) in row.iter_mut().enumerate() {
+                *tile = E::load::<L>(b.at.add(i * b.row + t * b.tile));
+            }
+            for (m, sums) in sums.iter_mut().enumerate() {
+                let a = L::splat(*a.add(m * a_stride + i));
+                for (tile, sum) in row.iter().zip(sums) {
+                    *sum = a.mul_add(*tile, *sum);
+                }
             }
         }
-    };
-}
-
-/// `out[v][t] = sum over i of a[v][i] * strip[t][i]` for `T` tiles of a strip, each of `tile_rows`
-/// rows of sixteen floats, and any number of vectors, as many at once as registers hold.
-///
-/// # Safety
-/// `a` is readable for `vectors` rows of its stride and `k` floats each, `k <= tile_rows`; `out` is
-/// writable for as many rows of its stride and `T` times 16 floats.
-#[inline(always)]
-unsafe fn multiply_strip<L: Lanes, const T: usize>(
-    vectors: usize,
-    (a, a_stride): (*const f32, usize),
-    (strip, tile_rows): (*const f32, usize),
-    k: usize,
-    (out, out_stride): (*mut f32, usize),
-) {
-    let count = vectors.div_ceil(L::PASS);
-    for (v, n) in (0..count).map(|i| pass(vectors, count, i)) {
-        // SAFETY: the caller's promise; passes share the vectors.
-        unsafe {
-            let (a, out) = (a.add(v * a_stride), out.add(v * out_stride));
-            with_const!(n, M, {
-                let mut acc = [[L::splat(0.0); T]; M];
-                let strip = (strip, LANES, tile_rows * LANES);
-                multiply::<L, f32, M, T>((a, a_stride), strip, k, &mut acc);
-                store_columns(acc, out, out_stride);
-            });
+        for (m, sums) in sums.into_iter().enumerate() {
+            for (t, sum) in sums.into_iter().enumerate() {
+                sum.store(out.add(m * out_stride + t * LANES));
+            }
         }
     }
 }
 
-/// `scores[v][t] = q[v] . k[t]` for the tiles of sixteen tokens that touch `from..to`, both tiles of
-/// a block at once.
+/// `scores[v][t] = q[v] . k[t]` for the tiles of sixteen tokens that touch `from..to`, block by block.
 #[inline(always)]
 unsafe fn scores<L: Lanes, E: Element>(
     sight: &Sight<'_, E>,
@@ -157,49 +193,27 @@ unsafe fn scores<L: Lanes, E: Element>(
     (from, to): (usize, usize),
     work: &mut Work<'_>,
 ) {
-    let d = sight.view.head_dim;
-    let mut tile = from / LANES;
-    while tile < to.div_ceil(LANES) {
-        let token = begin + tile * LANES;
-        let block = sight.unit.blocks[token / BLOCK_TOKENS];
-        let half = token % BLOCK_TOKENS / LANES;
-        // SAFETY: `half` is 0 or 1; the strip holds two tiles of `d` rows.
+    const TILES: usize = BLOCK_TOKENS / LANES;
+    let (d, vectors) = (sight.view.head_dim, work.vectors);
+    let (mut tile, end) = (from / LANES, to.div_ceil(LANES));
+    let queries = (work.queries.as_ptr(), d);
+    while tile < end {
+        let block = sight.unit.blocks[(begin / LANES + tile) / TILES];
+        let count = (TILES - tile % TILES).min(end - tile);
+        // SAFETY: the tiles lie inside the block's keys and the vectors' scores; the strip holds two of d rows.
         unsafe {
-            let keys = sight.view.keys(block, sight.unit.kv_head).add(half * d * LANES);
-            if work.vectors > L::PASS && half == 0 && tile + 1 < to.div_ceil(LANES) {
-                tiles_of_scores::<L, E, 2>(keys, d, tile, work);
-                tile += 2;
+            let keys = sight.view.keys(block, sight.unit.kv_head).add(tile % TILES * d * LANES);
+            let out = (work.scores.as_mut_ptr().add(tile * LANES), SPAN);
+            if vectors > L::PASS {
+                widen::<L, E>((keys, LANES), count * d, work.strip.as_mut_ptr());
+                let keys = Tiles { at: work.strip.as_ptr(), row: LANES, tile: d * LANES, count };
+                product::<L, f32>(vectors, queries, (keys, d), out, true);
             } else {
-                tiles_of_scores::<L, E, 1>(keys, d, tile, work);
-                tile += 1;
+                let keys = Tiles { at: keys.cast_const(), row: LANES, tile: d * LANES, count };
+                product::<L, E>(vectors, queries, (keys, d), out, true);
             }
         }
-    }
-}
-
-/// Scores of all vectors against `T` tiles of sixteen keys, from tile number `tile` of the span on.
-#[inline(always)]
-unsafe fn tiles_of_scores<L: Lanes, E: Element, const T: usize>(
-    keys: *const E,
-    d: usize,
-    tile: usize,
-    work: &mut Work<'_>,
-) {
-    let vectors = work.vectors;
-    let (q, out) = (work.queries.as_ptr(), work.scores.as_mut_ptr());
-    // SAFETY: the callers' promise: T tiles of d rows, vectors of d floats, SPAN scores a vector.
-    unsafe {
-        let out = out.add(tile * LANES);
-        if vectors > L::PASS {
-            widen::<L, E>((keys, LANES), T * d, work.strip.as_mut_ptr());
-            multiply_strip::<L, T>(vectors, (q, d), (work.strip.as_ptr(), d), d, (out, SPAN));
-        } else {
-            with_const!(vectors, M, {
-                let mut acc = [[L::splat(0.0); T]; M];
-                multiply::<L, E, M, T>((q, d), (keys, LANES, d * LANES), d, &mut acc);
-                store_columns(acc, out, SPAN);
-            });
-        }
+        tile += count;
     }
 }
 
@@ -216,57 +230,65 @@ unsafe fn widen<L: Lanes, E: Element>(
     }
 }
 
-/// Turns the scores of one vector into `exp(score - max)`, zero outside `seen`, over `from..to`.
+/// Turns the scores of `M` vectors that see the same into `exp(score - max)`, zero outside `seen`, over `from..to`.
 #[inline(always)]
-unsafe fn weights<L: Lanes>(
+unsafe fn weights<L: Lanes, const M: usize>(
     vector: usize,
     (from, to): (usize, usize),
     seen: (usize, usize),
-    sight: &Sight<'_, impl Element>,
+    softcap: Option<f32>,
     work: &mut Work<'_>,
 ) {
-    let row = &mut work.scores[vector * SPAN..(vector + 1) * SPAN];
-    let tiles = from / LANES..to.div_ceil(LANES);
+    let scores = &mut work.scores[vector * SPAN..(vector + M) * SPAN];
     if seen.0 >= seen.1 {
-        row[from..to].fill(0.0);
-        work.max[vector] = f32::NEG_INFINITY;
-        work.sum[vector] = 0.0;
+        for m in 0..M {
+            scores[m * SPAN..][from..to].fill(0.0);
+        }
+        work.max[vector..vector + M].fill(f32::NEG_INFINITY);
+        work.sum[vector..vector + M].fill(0.0);
         return;
     }
-    let p = row.as_mut_ptr();
-    let mut most = L::splat(f32::NEG_INFINITY);
-    for tile in tiles.clone() {
-        let at = tile * LANES;
-        // SAFETY: `at + 16 <= SPAN`.
-        unsafe {
-            let mut s = L::load(p.add(at));
-            if let Some(cap) = sight.attention.softcap {
-                s = soft_cap(s, cap);
+    let p = scores.as_mut_ptr();
+    let tiles = (from / LANES..to.div_ceil(LANES)).map(|tile| tile * LANES);
+    let mut most = [L::splat(f32::NEG_INFINITY); M];
+    for at in tiles.clone() {
+        let keep = (seen.0.clamp(at, at + LANES) - at, seen.1.clamp(at, at + LANES) - at);
+        for (m, most) in most.iter_mut().enumerate() {
+            // SAFETY: `at + 16 <= SPAN`.
+            unsafe {
+                let p = p.add(m * SPAN + at);
+                let mut s = L::load(p);
+                if let Some(cap) = softcap {
+                    s = soft_cap(s, cap);
+                }
+                if keep != (0, LANES) {
+                    s = s.keep(keep.0, keep.1, f32::NEG_INFINITY);
+                }
+                if softcap.is_some() || keep != (0, LANES) {
+                    s.store(p);
+                }
+                *most = s.max(*most);
             }
-            if at < seen.0 || at + LANES > seen.1 {
-                let keep = (seen.0.clamp(at, at + LANES) - at, seen.1.clamp(at, at + LANES) - at);
-                s = s.keep(keep.0, keep.1, f32::NEG_INFINITY);
-            }
-            s.store(p.add(at));
-            most = s.max(most);
         }
     }
-    let max = most.largest();
-    let shift = L::splat(max);
-    let mut sum = L::splat(0.0);
-    for tile in tiles {
-        // SAFETY: as above.
-        unsafe {
-            let w = exp(L::load(p.add(tile * LANES)).sub(shift));
-            w.store(p.add(tile * LANES));
-            sum = sum.add(w);
+    let max = most.map(L::largest);
+    let mut sum = [L::splat(0.0); M];
+    for at in tiles {
+        for (m, sum) in sum.iter_mut().enumerate() {
+            // SAFETY: as above.
+            unsafe {
+                let p = p.add(m * SPAN + at);
+                let w = exp_down(L::load(p).sub(L::splat(max[m])));
+                w.store(p);
+                *sum = sum.add(w);
+            }
         }
     }
-    work.max[vector] = max;
-    work.sum[vector] = sum.sum();
+    work.max[vector..vector + M].copy_from_slice(&max);
+    work.sum[vector..vector + M].copy_from_slice(&sum.map(L::sum));
 }
 
-/// `values[v] = sum over t in from..to of weight[v][t] * value[t]`, thirty-two columns at a time.
+/// `values[v] = sum over t in from..to of weight[v][t] * value[t]`
 #[inline(always)]
 unsafe fn weighted_values<L: Lanes, E: Element>(
     sight: &Sight<'_, E>,
@@ -274,75 +296,37 @@ unsafe fn weighted_values<L: Lanes, E: Element>(
     (from, to): (usize, usize),
     work: &mut Work<'_>,
 ) {
-    let d = sight.view.head_dim;
+    let (d, vectors) = (sight.view.head_dim, work.vectors);
     let source = Values { sight, begin, to };
-    let mut column = 0;
-    while column < d {
-        // SAFETY: `d` is a multiple of 16, so the columns lie inside the rows of values.
-        unsafe {
-            if work.vectors > L::PASS && column + 2 * LANES <= d {
-                columns_of_values::<L, E, 2>(&source, column, from, work);
-                column += 2 * LANES;
-            } else {
-                columns_of_values::<L, E, 1>(&source, column, from, work);
-                column += LANES;
-            }
-        }
-    }
-}
-
-/// `T` times sixteen columns of the weighted values of all vectors.
-#[inline(always)]
-unsafe fn columns_of_values<L: Lanes, E: Element, const T: usize>(
-    source: &Values<'_, '_, E>,
-    column: usize,
-    from: usize,
-    work: &mut Work<'_>,
-) {
-    let (d, to, vectors) = (source.sight.view.head_dim, source.to, work.vectors);
     let (weights, out) = (work.scores.as_ptr(), work.values.as_mut_ptr());
     // SAFETY: the callers' promise; the strip holds two tiles of SPAN rows.
     unsafe {
-        if vectors > L::PASS {
+        if vectors <= L::PASS {
+            let mut at = from;
+            while at < to {
+                let (values, n) = source.piece(at, 0);
+                let values = Tiles { at: values, row: d, tile: LANES, count: d / LANES };
+                let weights = (weights.add(at), SPAN);
+                product::<L, E>(vectors, weights, (values, n), (out, d), at == from);
+                at += n;
+            }
+            return;
+        }
+        for column in (0..d).step_by(2 * LANES) {
+            let count = (d - column).min(2 * LANES) / LANES;
             let strip = work.strip.as_mut_ptr();
             let mut at = from;
             while at < to {
                 let (values, n) = source.piece(at, column);
-                for t in 0..T {
+                for t in 0..count {
                     let strip = strip.add((t * SPAN + at - from) * LANES);
                     widen::<L, E>((values.add(t * LANES), d), n, strip);
                 }
                 at += n;
             }
-            let (weights, out) = ((weights.add(from), SPAN), (out.add(column), d));
-            multiply_strip::<L, T>(vectors, weights, (strip, SPAN), to - from, out);
-        } else {
-            with_const!(vectors, M, {
-                let mut acc = [[L::splat(0.0); T]; M];
-                let mut at = from;
-                while at < to {
-                    let (values, n) = source.piece(at, column);
-                    let values = (values, d, LANES);
-                    multiply::<L, E, M, T>((weights.add(at), SPAN), values, n, &mut acc);
-                    at += n;
-                }
-                store_columns(acc, out.add(column), d);
-            });
-        }
-    }
-}
-
-/// Writes `M` rows of this stride, `T` times sixteen floats each.
-#[inline(always)]
-unsafe fn store_columns<L: Lanes, const M: usize, const T: usize>(
-    acc: [[L; T]; M],
-    out: *mut f32,
-    stride: usize,
-) {
-    for (m, acc) in acc.into_iter().enumerate() {
-        for (t, acc) in acc.into_iter().enumerate() {
-            // SAFETY: the caller's promise.
-            unsafe { acc.store(out.add(m * stride + t * LANES)) };
+            let values = Tiles { at: strip.cast_const(), row: LANES, tile: SPAN * LANES, count };
+            let weights = (weights.add(from), SPAN);
+            product::<L, f32>(vectors, weights, (values, to - from), (out.add(column), d), true);
         }
     }
 }

@@ -146,6 +146,7 @@ unsafe impl Floats for Avx2 {
 // SAFETY: as above.
 unsafe impl Lanes for Avx2 {
     const PASS: usize = 6;
+    const SUMS: usize = 6;
     #[inline(always)]
     unsafe fn store_f16(self, p: *mut f16) {
         // In this order a NaN stays one: `max` and `min` answer their right side where either is NaN.

@@ -79,6 +79,7 @@ unsafe impl Floats for Avx512 {
 // SAFETY: as above.
 unsafe impl Lanes for Avx512 {
     const PASS: usize = 8;
+    const SUMS: usize = 16;
     #[inline(always)]
     unsafe fn store_f16(self, p: *mut f16) {
         // In this order a NaN stays one: `max` and `min` answer their right side where either is NaN.

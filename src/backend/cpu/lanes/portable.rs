@@ -61,6 +61,7 @@ unsafe impl<const N: usize> Floats for Portable<N> {
 // SAFETY: nothing but baseline instructions.
 unsafe impl Lanes for Portable {
     const PASS: usize = 6;
+    const SUMS: usize = 6;
     #[inline(always)]
     unsafe fn store_f16(self, p: *mut f16) {
         // In this order a NaN stays one: `max` and `min` answer their right side where either is NaN.
