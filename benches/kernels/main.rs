@@ -10,6 +10,7 @@
 // A program for the terminal.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod attention;
 mod gemm;
 mod limits;
 mod options;
@@ -52,6 +53,9 @@ fn run() -> Result<()> {
     report.insert("not_run".into(), not_run());
     if bench.options.wants("gemm") {
         report.insert("gemm".into(), gemm::measure(&mut bench)?);
+    }
+    if bench.options.wants("attention") {
+        report.insert("attention".into(), attention::measure(&mut bench)?);
     }
     if let Some(path) = &bench.options.json {
         std::fs::write(path, serde_json::to_string_pretty(&report)?)?;

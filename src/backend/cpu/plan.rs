@@ -4,8 +4,8 @@
 use super::attention::{SPAN, Unit, partial_floats, rows_in_unit, spans};
 use crate::backend::{BLOCK_TOKENS, Batch, BlockId, LogitRows, Reserve};
 
-/// Units below this number a thread are cut into spans, so that no thread waits for the longest.
-const UNITS_A_THREAD: usize = 4;
+/// Units are cut into spans where the longest is more than a thread's work divided by this, so that no thread waits for it.
+const SHARES: usize = 4;
 
 /// Floats that partial results of cut units may take; beyond it units stay whole.
 pub(super) const PARTIAL_FLOATS: usize = 4 << 20;
@@ -123,10 +123,16 @@ impl Plan {
         self.cut();
     }
 
-    /// Cuts units into spans where there are too few of them for the threads.
+    /// Cuts units into spans where some are too long for the threads to share the work evenly.
     fn cut(&mut self) {
         let units = self.groups.len() * self.kv_heads;
-        if units >= UNITS_A_THREAD * self.threads || self.threads == 1 {
+        let (mut longest, mut total) = (0, 0);
+        for group in 0..self.groups.len() {
+            let unit = self.unit(group, 0);
+            let work = unit.rows * spans(&unit, None).len();
+            (longest, total) = (longest.max(work), total + work * self.kv_heads);
+        }
+        if longest * SHARES * self.threads <= total || self.threads == 1 {
             return;
         }
         let mut at = 0;
@@ -203,3 +209,52 @@ impl Plan {
 
 /// Tokens that a step's longest unit takes in one go; only here so that its reason is near.
 const _: () = assert!(SPAN.is_multiple_of(BLOCK_TOKENS), "a span is whole blocks");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::{KvDtype, Shape, Slice};
+
+    /// Cuts of a step of `(rows, tokens before them)` on two threads with three kv heads.
+    fn cuts(slices: &[(usize, usize)]) -> Vec<(usize, usize, usize)> {
+        let shape =
+            Shape { layers: 1, hidden: 64, heads: 9, kv_heads: 3, head_dim: 16, mlp: 64, vocab: 1 };
+        let reserve = Reserve {
+            shape,
+            max_rows: 64,
+            max_logit_rows: 1,
+            blocks: 256,
+            kv_dtype: KvDtype::F16,
+            max_context: 8192,
+        };
+        let mut plan = Plan::reserve(&reserve, 2);
+        let (tokens, blocks) = ([0; 64], [0; 256]);
+        let slices: Vec<Slice<'_>> = slices
+            .iter()
+            .map(|&(rows, start)| {
+                let logits = LogitRows::None;
+                Slice { tokens: &tokens[..rows], start, blocks: &blocks, logits }
+            })
+            .collect();
+        plan.fill(&Batch { slices: &slices });
+        plan.cuts.iter().map(|c| (c.group, c.kv_head, c.span)).collect()
+    }
+
+    #[test]
+    fn units_are_cut_where_one_would_keep_the_threads_waiting() {
+        let every = |group: usize, spans: usize| {
+            (0..3).flat_map(move |head| (0..spans).map(move |span| (group, head, span)))
+        };
+        assert_eq!(cuts(&[(1, 1000)]), every(0, 4).collect::<Vec<_>>());
+        // A part of a long prompt beside many short sequences.
+        let mut slices = vec![(1, 100); 16];
+        assert_eq!(cuts(&slices), []);
+        slices.push((16, 8000));
+        let expected: Vec<_> =
+            (0..16).flat_map(|group| every(group, 1)).chain(every(16, 32)).collect();
+        assert_eq!(cuts(&slices), expected);
+        // Nothing to cut, and nothing to gain.
+        assert_eq!(cuts(&[(1, 100)]), []);
+        assert_eq!(cuts(&[(1, 1000); 8]), []);
+    }
+}
