@@ -149,3 +149,33 @@ fn choice_zero_of_four_is_the_answer_of_one() {
     assert!(texts[1..].iter().any(|t| *t != one), "all four are the same: {texts:?}");
     assert_eq!(four.json()["usage"]["prompt_tokens"], 4);
 }
+
+#[test]
+#[cfg(target_os = "linux")]
+fn memory_is_the_file_the_cache_and_little_more() {
+    const MIB: u64 = 1 << 20;
+    let peak_bytes = |pid: u32| {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+    };
+    let model = test_model("SmolLM2-135M-Instruct.Q4_1.gguf");
+    let file = std::fs::metadata(&model).unwrap().len();
+    let server = Server::start(&[
+        model.to_str().unwrap(),
+        "--max-num-seqs",
+        "16",
+        "--kv-cache-memory",
+        "64MiB",
+    ]);
+    let client = server.client();
+    thread::scope(|scope| {
+        for body in crowd() {
+            let client = &client;
+            scope.spawn(move || client.complete(&body).text(0));
+        }
+    });
+    let peak = peak_bytes(server.pid());
+    assert!(peak > file, "{} MiB are less than the file", peak / MIB);
+    assert!(peak < file + (64 + 100) * MIB, "{} MiB", peak / MIB);
+}
