@@ -96,8 +96,11 @@ impl<'a> Left<'a> {
         let begin = || {
             // All but the last token, which samples.
             let most = PART_TOKENS.min(self.tokens).min(s.pending() - 1);
-            let tokens = self.allowance.part_tokens(s.computed, share * self.layers as f64);
             let begins = self.begins_part && in_time < most && !s.is_scoring();
+            // So many that a whole number of layers takes just the time there is.
+            let layers = (share * self.allowance.parts(s.computed, most, self.layers)).ceil();
+            let times = share * self.layers as f64 / layers.max(1.0);
+            let tokens = self.allowance.part_tokens(s.computed, times);
             begins.then_some(UnderWay { tokens: tokens.min(most), layer: 0 })
         };
         let UnderWay { tokens, layer: from } = s.under_way.or_else(begin)?;
