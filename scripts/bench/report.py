@@ -84,23 +84,22 @@ def spread(values):
 def about_text(results, model):
     """What the figures of `model` were measured on, in three lines."""
     runs = [run for run in results.runs if run["model"] == model]
-    rounds = len({run["round"] for run in runs})
     options = " ".join(next((run["options"] for run in runs if run["server"] == THEIRS and run["options"]), []))
     most = max(run["load"] for run in runs)
     about = results.about
     peer = f"; llama.cpp from {about[THEIRS]} {options}".rstrip() if about[THEIRS] else ""
     return [f"{about['processor']}, {about['threads']} threads, {about['sampling']} sampling.",
             f"Millrace {about[OURS]}{peer}.",
-            f"Median (least-most) of {rounds} rounds; load average before a run at most {most:.1f}."]
+            f"Median (least-most) of the rounds; load average before a run at most {most:.1f}."]
 
 
 def markdown(results):
     """A table a model."""
     parts = []
     for model in results.models():
-        lines = [f"### {model}", "", *about_text(results, model), "", "| | | Millrace | llama.cpp | ratio |", "|---|---|---|---|---|"]
+        lines = [f"### {model}", "", *about_text(results, model), "", "| | | Millrace | llama.cpp | ratio | rounds |", "|---|---|---|---|---|---|"]
         for c in results.comparisons(model):
-            lines.append(f"| {c.title} | {c.figure} | {spread(c.ours)} | {spread(c.theirs)} | {spread(c.ratios)} |")
+            lines.append(f"| {c.title} | {c.figure} | {spread(c.ours)} | {spread(c.theirs)} | {spread(c.ratios)} | {len(c.ratios) or len(c.ours)} |")
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
 
