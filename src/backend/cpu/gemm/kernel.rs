@@ -72,10 +72,14 @@ unsafe fn load_bytes<S: Simd>(lines: *const u8) -> [S::W; 8] {
 /// As [`Tile::load`].
 #[inline(always)]
 unsafe fn load_nibbles<S: Simd>(lines: *const u8) -> [S::W; 8] {
-    // SAFETY: a tile of nibbles has at least four lines.
-    let pairs: [(S::W, S::W); 4] =
-        std::array::from_fn(|j| unsafe { S::nibbles(lines.add(64 * j)) });
-    std::array::from_fn(|g| if g < 4 { pairs[g].0 } else { pairs[g - 4].1 })
+    // SAFETY: a tile of nibbles has at least four lines. A loop: a closure that is not inlined loses the tier's features.
+    unsafe {
+        let mut w = [S::nibbles(lines).0; 8];
+        for j in 0..4 {
+            (w[j], w[4 + j]) = S::nibbles(lines.add(64 * j));
+        }
+        w
+    }
 }
 
 impl<const BITS: u32, const ZERO: i32, const MIN: bool> Tile for Single<BITS, ZERO, MIN> {
@@ -94,7 +98,9 @@ impl<const BITS: u32, const ZERO: i32, const MIN: bool> Tile for Single<BITS, ZE
             let mut w = if BITS == 8 { load_bytes::<S>(lines) } else { load_nibbles::<S>(lines) };
             if BITS == 5 {
                 let fifths = lines.sub(part * 4 * S::LANES).add(4 * 64 + part * S::LANES / 2);
-                w = std::array::from_fn(|g| S::with_fifth(w[g], fifths.add(8 * g)));
+                for (g, w) in w.iter_mut().enumerate() {
+                    *w = S::with_fifth(*w, fifths.add(8 * g));
+                }
             }
             let d = S::F::load_f16(scales);
             (w, d, if MIN { S::F::load_f16(scales.add(PANEL)) } else { d })

@@ -35,9 +35,8 @@ pub enum Tier {
 }
 
 impl Tier {
-    /// Every tier, best first. AVX-VNNI stands behind AVX2: it is faster with eight and six bits, but as it is compiled now
-    /// ten times slower with four and five.
-    pub const ALL: [Self; 4] = [Self::Avx512, Self::Avx2, Self::AvxVnni, Self::Scalar];
+    /// Every tier, best first.
+    pub const ALL: [Self; 4] = [Self::Avx512, Self::AvxVnni, Self::Avx2, Self::Scalar];
 
     /// The best tier of this processor.
     pub fn detect() -> Self {
