@@ -223,6 +223,14 @@ mod tests {
                 out.extend(v.to_array());
                 out.extend([v.sum(), v.largest()]);
             }
+            let largest = x.largest_magnitude(back);
+            let rounded = x.mul(L::splat(127.0 / largest)).add(L::splat(ROUND));
+            let mut bytes = [0_i8; LANES];
+            // SAFETY: the array holds 16 bytes.
+            let sum = unsafe { rounded.store_integers(bytes.as_mut_ptr()) };
+            assert_eq!(sum, bytes.iter().map(|&b| i32::from(b)).sum::<i32>());
+            out.push(largest);
+            out.extend(bytes.map(f32::from));
             out.iter().map(|x| if x.is_nan() { 1 } else { x.to_bits() }).collect()
         }
         proptest!(ProptestConfig::with_cases(64), |(
@@ -262,6 +270,8 @@ mod tests {
             let mut halves = [f16::ZERO; LANES];
             // SAFETY: the array holds 16 halves.
             unsafe { x.store_f16(halves.as_mut_ptr()) };
+            let one = L::splat(1.0);
+            assert!(x.largest_magnitude(one).is_nan() && one.largest_magnitude(x).is_nan());
             halves
         }
         let mut x = [1.0; LANES];

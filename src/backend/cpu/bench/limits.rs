@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 
-use crate::backend::cpu::gemm::Tier;
+use crate::backend::cpu::gemm::{Tier, prefetch};
 use crate::backend::cpu::pack::Line;
 use crate::backend::cpu::pool::Pool;
 
@@ -33,7 +33,7 @@ impl Reader {
             let last = (first + UNIT).min(self.lines.len());
             let mut sums = [0_u64; 8];
             for (i, line) in self.lines[first..last].iter().enumerate() {
-                prefetch(self.lines.as_ptr().wrapping_add(first + i + AHEAD));
+                prefetch(self.lines.as_ptr().wrapping_add(first + i + AHEAD).cast());
                 for (sum, bytes) in sums.iter_mut().zip(line.0.as_chunks::<8>().0) {
                     *sum = sum.wrapping_add(u64::from_ne_bytes(*bytes));
                 }
@@ -41,18 +41,6 @@ impl Reader {
             black_box(sums);
         });
     }
-}
-
-#[inline(always)]
-fn prefetch(line: *const Line) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a hint, of any address.
-    unsafe {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T0>(line.cast());
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = line;
 }
 
 /// The innermost arithmetic of a tier alone: its dot instruction and what accumulates it, on registers.

@@ -196,7 +196,7 @@ const AHEAD: usize = 4096;
 
 /// A hint that the cache line at `p` will be read soon; `p` may point anywhere.
 #[inline(always)]
-fn prefetch(p: *const u8) {
+pub(in crate::backend::cpu) fn prefetch(p: *const u8) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a hint, of an instruction that every such processor has.
     unsafe {

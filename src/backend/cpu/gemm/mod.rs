@@ -16,6 +16,7 @@ mod tests;
 
 use std::fmt;
 
+pub(super) use self::kernel::prefetch;
 use self::kernel::{Job, Single, Six};
 use super::act::{self, Acts};
 use super::lanes::{self, Floats};
