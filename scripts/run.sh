@@ -5,7 +5,7 @@ cd "$(dirname "$0")/.."
 
 command -v cargo >/dev/null || { echo "make run needs Rust: https://rustup.rs" >&2; exit 1; }
 cargo build --release --locked --bin millrace
-bin=target/release/millrace
+bin=${CARGO_TARGET_DIR:-target}/release/millrace
 
 "$bin" pull >/dev/null
 

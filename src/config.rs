@@ -1,7 +1,7 @@
 //! The effective configuration: defaults < `config/millrace.toml` < `MILLRACE_*` < flags.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -27,8 +27,13 @@ pub struct Config {
 pub struct HttpConfig {
     pub host: IpAddr,
     pub port: u16,
+    /// Where health and metrics are served instead of beside the API.
+    pub admin: Option<SocketAddr>,
+    pub tls: Option<TlsConfig>,
     pub max_connections: usize,
     pub max_body_bytes: usize,
+    /// New tokens of a chat's answer where the request has no bound of its own.
+    pub default_max_tokens: usize,
     /// From SIGTERM to the moment when unfinished requests are failed.
     pub shutdown_timeout: Duration,
     /// Without progress for this long while there is work, the engine counts as hung.
@@ -42,6 +47,40 @@ pub struct HttpConfig {
     pub idle_timeout: Duration,
     pub cors_origins: Vec<String>,
     pub metrics_require_key: bool,
+    /// Serve the pages for people: the playground and the API reference.
+    pub webui: bool,
+    pub limits: RequestLimits,
+}
+
+/// PEM files: the certificate with those that vouch for it, and its private key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsConfig {
+    pub cert: PathBuf,
+    pub key: PathBuf,
+}
+
+/// The most that one request may ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RequestLimits {
+    /// Samples of one prompt: `n` and `best_of`.
+    pub n: usize,
+    /// Choices in all: prompts times samples.
+    pub fan_out: usize,
+    /// Alternatives for each token: `logprobs` and `prompt_logprobs` of completions.
+    pub logprobs: usize,
+}
+
+impl RequestLimits {
+    /// How far operators may go.
+    pub const N_MAX: usize = 128;
+    pub const FAN_OUT_MAX: usize = 4_096;
+    pub const LOGPROBS_MAX: usize = 20;
+}
+
+impl Default for RequestLimits {
+    fn default() -> Self {
+        Self { n: 20, fan_out: 1_024, logprobs: 5 }
+    }
 }
 
 #[derive(Clone, Default)]

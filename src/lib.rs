@@ -11,7 +11,7 @@
 //! * [`model`]: the Transformer, written once over [`backend::Backend`]; loading of weights.
 //! * [`backend`]: the makers of numbers: our CPU kernels, and candle for everything else.
 //!
-//! Beside them stand [`config`], [`keys`], [`telemetry`] and [`cli`]; [`run`] puts all together.
+//! Beside them stand [`config`], [`keys`], [`telemetry`], [`cli`] and `watch`, for files that change; [`run`] puts all together.
 
 pub mod backend;
 pub mod cli;
@@ -23,5 +23,6 @@ pub mod model;
 mod server;
 pub mod telemetry;
 pub mod text;
+mod watch;
 
 pub use server::run;

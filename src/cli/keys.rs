@@ -1,12 +1,13 @@
 //! `millrace keys`: make, list and revoke API keys in the key file.
 
 use std::fmt::Write as _;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use super::output::{print, say};
 use super::settings::{self, CommandLine, Layers, default_key_file};
 use super::{Failure, Outcome};
-use crate::keys::{self, KeyError, Moment, NewKey};
+use crate::keys::{self, Entry, KeyError, MAX_LIMIT, MAX_PRIORITY, Moment, NewKey};
 
 /// The subcommands.
 #[derive(Debug, clap::Subcommand)]
@@ -19,6 +20,8 @@ pub(crate) enum Command {
         /// A date (2027-01-31, its first moment in UTC) or time (2027-01-31T12:00:00Z) to end at
         #[arg(long, value_name = "DATE")]
         expires: Option<Moment>,
+        #[command(flatten)]
+        limits: LimitOptions,
         #[command(flatten)]
         file: FileOption,
     },
@@ -34,6 +37,32 @@ pub(crate) enum Command {
         #[command(flatten)]
         file: FileOption,
     },
+}
+
+/// What the key may use: all there is, unless said.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct LimitOptions {
+    /// Requests a minute
+    #[arg(long, value_name = "N", value_parser = limit)]
+    rpm: Option<NonZeroU32>,
+    /// Tokens a minute, of prompts and answers
+    #[arg(long, value_name = "N", value_parser = limit)]
+    tpm: Option<NonZeroU32>,
+    /// Requests at one time
+    #[arg(long, value_name = "N", value_parser = limit)]
+    concurrency: Option<NonZeroU32>,
+    /// Lower is sooner, -8 to 8: each point below 0 doubles the share of a busy server, each above halves it
+    #[arg(long, value_name = "N", allow_negative_numbers = true,
+        value_parser = clap::value_parser!(i32).range(i64::from(-MAX_PRIORITY)..=i64::from(MAX_PRIORITY)))]
+    priority: Option<i32>,
+    /// Model names that the key may use, separated by commas
+    #[arg(long, value_name = "A,B", value_delimiter = ',')]
+    models: Option<Vec<String>>,
+}
+
+fn limit(text: &str) -> Result<NonZeroU32, String> {
+    let number = text.parse().ok().filter(|n: &NonZeroU32| n.get() <= MAX_LIMIT);
+    number.ok_or_else(|| format!("a number from 1 to {MAX_LIMIT}"))
 }
 
 /// Which file.
@@ -68,7 +97,11 @@ fn key_name(name: &str) -> Result<String, String> {
 /// Does what the subcommand says.
 pub(crate) fn run(command: &Command) -> Outcome {
     match command {
-        Command::Add { name, expires, file } => add(name, *expires, &file.path()?),
+        Command::Add { name, expires, limits, file } => {
+            let LimitOptions { rpm, tpm, concurrency, priority, models } = limits.clone();
+            let (id, expires) = (name.clone(), *expires);
+            add(NewKey { id, expires, rpm, tpm, concurrency, priority, models }, &file.path()?)
+        }
         Command::List { file } => list(&file.path()?),
         Command::Revoke { name, file } => {
             let path = file.path()?;
@@ -79,8 +112,8 @@ pub(crate) fn run(command: &Command) -> Outcome {
     }
 }
 
-fn add(name: &str, expires: Option<Moment>, path: &std::path::Path) -> Outcome {
-    let new = NewKey { id: name.to_owned(), expires, ..NewKey::default() };
+fn add(new: NewKey, path: &std::path::Path) -> Outcome {
+    let name = &new.id.clone();
     let secret = keys::add(path, new)?;
     if let Err(e) = print(&format!("{}\n", secret.as_str())) {
         // Nobody has it, so nobody shall be able to use it.
@@ -94,16 +127,33 @@ fn add(name: &str, expires: Option<Moment>, path: &std::path::Path) -> Outcome {
     Ok(())
 }
 
+/// As `keys add` takes them; `-` for none.
+fn limits(key: &Entry) -> String {
+    let number = |name: &str, limit: Option<NonZeroU32>| limit.map(|n| format!("{name} {n}"));
+    let said: Vec<String> = [
+        number("rpm", key.rpm),
+        number("tpm", key.tpm),
+        number("concurrency", key.concurrency),
+        key.priority.map(|p| format!("priority {p}")),
+        key.models.as_ref().map(|models| format!("models {}", models.join(","))),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    if said.is_empty() { "-".to_owned() } else { said.join(", ") }
+}
+
 fn list(path: &std::path::Path) -> Outcome {
     let keys = keys::list(path)?;
     let width = keys.iter().map(|k| k.id.len()).chain([4]).max().unwrap_or(4);
-    let mut out = format!("{:width$}  {:20}  expires\n", "name", "created");
+    let mut out = format!("{:width$}  {:20}  {:30}  limits\n", "name", "created", "expires");
     for key in &keys {
         let show = |moment: Option<Moment>| moment.map_or("-".to_owned(), |m| m.to_string());
         let (created, expires) = (show(key.created), show(key.expires));
         let ended = key.expires.is_some_and(|e| e <= Moment::now());
         let mark = if ended { " (expired)" } else { "" };
-        let _ = writeln!(out, "{:width$}  {created:20}  {expires}{mark}", key.id);
+        let expires = expires + mark;
+        let _ = writeln!(out, "{:width$}  {created:20}  {expires:30}  {}", key.id, limits(key));
     }
     print(&out).map_err(|e| Failure::runtime(e.to_string()))
 }

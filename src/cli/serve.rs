@@ -8,7 +8,7 @@ use super::flags::Flags;
 use super::settings::{self, Layers};
 use super::{Failure, Outcome, source};
 use crate::config::{AuthConfig, Config};
-use crate::http::Shutdown;
+use crate::http::{Listeners, Shutdown, Tls};
 use crate::keys::KeyError;
 
 /// Workers of the runtime. Requests cost it little; the cores belong to the engine.
@@ -67,10 +67,18 @@ async fn listen_and_run(config: Config) -> Outcome {
     // First, so that a signal from here on is never the death of a process that could clean up.
     let mut signals =
         Signals::new().map_err(|e| Failure::runtime(format!("cannot handle signals: {e}")))?;
-    let address = SocketAddr::new(config.http.host, config.http.port);
-    let listener = tokio::net::TcpListener::bind(address)
-        .await
-        .map_err(|e| Failure::runtime(format!("cannot listen on {address}: {e}")))?;
+    let tls = config.http.tls.clone().map(Tls::open).transpose();
+    let tls = tls.map_err(|e| Failure::usage(e.to_string()))?;
+    let listen = async |address: SocketAddr| {
+        let listener = tokio::net::TcpListener::bind(address).await;
+        listener.map_err(|e| Failure::runtime(format!("cannot listen on {address}: {e}")))
+    };
+    let api = listen(SocketAddr::new(config.http.host, config.http.port)).await?;
+    let admin = match config.http.admin {
+        Some(address) => Some(listen(address).await?),
+        None => None,
+    };
+    let listeners = Listeners { api, tls, admin };
     let shutdown = Shutdown::default();
     let tokens = shutdown.clone();
     tokio::spawn(async move {
@@ -82,7 +90,7 @@ async fn listen_and_run(config: Config) -> Outcome {
         tokio::time::sleep(LAST_WORDS).await;
         end_at_once();
     });
-    crate::run(config, listener, shutdown).await.map_err(explain)
+    crate::run(config, listeners, shutdown).await.map_err(explain)
 }
 
 /// One line for whatever ended the server, and the exit code that goes with it.

@@ -4,50 +4,57 @@
 //! queue is given back when it is dropped, and a [`Terminal`] that is dropped unused says so to the
 //! client. That makes "exactly one terminal event" a property of ownership.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::mpsc::{OwnedPermit, Sender};
 
 use super::handle::Rejected;
-use super::message::{Event, FailureKind, Submission};
-
-/// Bits of [`Queue::waiting`] that count prompt tokens; those above count requests.
-const TOKEN_BITS: u32 = 40;
-const TOKEN_MASK: u64 = (1 << TOKEN_BITS) - 1;
+use super::message::{Event, FailureKind, Submission, Tenant};
 
 /// Counts what was accepted and has not had its first step yet, against the two bounds of the queue.
 #[derive(Debug)]
 pub(super) struct Queue {
-    /// Requests and their prompt tokens in one word, so that both bounds are checked as one.
-    waiting: AtomicU64,
+    waiting: Mutex<Waiting>,
     /// Accepted requests that have not ended.
     live: AtomicUsize,
-    max_requests: u64,
+    max_requests: usize,
     max_tokens: u64,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    requests: usize,
+    tokens: u64,
+    /// Requests of each tenant that has any.
+    tenants: BTreeMap<Tenant, usize>,
 }
 
 impl Queue {
     pub(super) fn new(max_requests: usize, max_tokens: usize) -> Arc<Self> {
         Arc::new(Self {
-            waiting: AtomicU64::new(0),
+            waiting: Mutex::default(),
             live: AtomicUsize::new(0),
-            max_requests: max_requests.max(1) as u64,
-            max_tokens: (max_tokens as u64).min(TOKEN_MASK),
+            max_requests: max_requests.max(1),
+            max_tokens: max_tokens as u64,
         })
     }
 
     /// Takes a place and a promise for `submission`, or says why not. An idle engine takes one request
-    /// of any number of tokens, so that a prompt above the bound is not refused for ever.
+    /// of any number of tokens, so that a prompt above the bound is not refused for ever; and a tenant of
+    /// which nothing waits is let in past a queue that others have filled.
     pub(super) fn enter(
         self: &Arc<Self>,
         submission: Submission,
         submitted: Duration,
     ) -> Result<Accepted, Rejected> {
         let live = Live::join(self);
-        let place = Place::take(self, prompt_tokens(&submission), live.was_idle)?;
+        let tenant = submission.namespace.tenant;
+        let place = Place::take(self, tenant, prompt_tokens(&submission), live.was_idle)?;
         // A receiver that is gone already is no reason to refuse: the engine sees it and lets go.
         let permit = match submission.events.clone().try_reserve_owned() {
             Ok(permit) => Some(permit),
@@ -60,8 +67,18 @@ impl Queue {
 
     /// Requests and prompt tokens that wait.
     pub(super) fn waiting(&self) -> (usize, usize) {
-        let packed = self.waiting.load(Ordering::Relaxed);
-        ((packed >> TOKEN_BITS) as usize, (packed & TOKEN_MASK) as usize)
+        let waiting = self.count();
+        (waiting.requests, waiting.tokens as usize)
+    }
+
+    /// Requests of the tenant that wait.
+    #[cfg(any(test, feature = "fake-model"))]
+    pub(super) fn waiting_of(&self, tenant: Tenant) -> usize {
+        self.count().tenants.get(&tenant).copied().unwrap_or(0)
+    }
+
+    fn count(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn live(&self) -> usize {
@@ -87,6 +104,7 @@ pub struct Accepted {
 #[derive(Debug)]
 pub(super) struct Place {
     queue: Arc<Queue>,
+    tenant: Tenant,
     tokens: u64,
 }
 
@@ -96,25 +114,38 @@ impl Place {
         self.tokens
     }
 
-    fn take(queue: &Arc<Queue>, tokens: u64, any_size: bool) -> Result<Self, Rejected> {
-        let tokens = tokens.min(TOKEN_MASK >> 1);
-        let join = |packed: u64| {
-            let (requests, held) = (packed >> TOKEN_BITS, packed & TOKEN_MASK);
-            let fits = any_size || held + tokens <= queue.max_tokens;
-            (requests < queue.max_requests && fits && held + tokens <= TOKEN_MASK)
-                .then_some(packed + (1 << TOKEN_BITS) + tokens)
-        };
-        queue
-            .waiting
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, join)
-            .map(|_| Self { queue: Arc::clone(queue), tokens })
-            .map_err(|_| Rejected::QueueFull)
+    fn take(
+        queue: &Arc<Queue>,
+        tenant: Tenant,
+        tokens: u64,
+        any_size: bool,
+    ) -> Result<Self, Rejected> {
+        let mut waiting = queue.count();
+        let has_room = waiting.requests < queue.max_requests;
+        let fits = any_size || waiting.tokens.saturating_add(tokens) <= queue.max_tokens;
+        let is_alone = || tokens <= queue.max_tokens && !waiting.tenants.contains_key(&tenant);
+        if !(has_room && fits || is_alone()) {
+            return Err(Rejected::QueueFull);
+        }
+        waiting.requests += 1;
+        waiting.tokens += tokens;
+        *waiting.tenants.entry(tenant).or_default() += 1;
+        drop(waiting);
+        Ok(Self { queue: Arc::clone(queue), tenant, tokens })
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.queue.waiting.fetch_sub((1 << TOKEN_BITS) + self.tokens, Ordering::Relaxed);
+        let mut waiting = self.queue.count();
+        waiting.requests -= 1;
+        waiting.tokens -= self.tokens;
+        if let Entry::Occupied(mut requests) = waiting.tenants.entry(self.tenant) {
+            *requests.get_mut() -= 1;
+            if *requests.get() == 0 {
+                requests.remove();
+            }
+        }
     }
 }
 

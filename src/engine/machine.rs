@@ -1,6 +1,7 @@
 //! The engine as a state machine: commands in, one step at a time, events out. It has no thread, no
 //! clock and no random numbers of its own.
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,14 +10,16 @@ use std::time::Duration;
 use super::Settings;
 use super::admission::Accepted;
 use super::block_manager::BlockManager;
+use super::constraint::OutOfBounds;
 use super::handle::{Ended, Shared, Stats};
+use super::masks::{Job, Masker, UnderWay};
 use super::message::{
     Command, Event, FailureKind, FinishReason, RequestId, Submission, TokenEvent,
 };
 use super::outcome::{Outcome, Reader};
 use super::prefix_cache::Hashing;
 use super::request::{Request, Requests};
-use super::sampler::{NotFinite, Sampler};
+use super::sampler::Sampler;
 use super::scheduler::{Limits, Scheduler, Work};
 use super::sequence::Sequence;
 use crate::backend::Batch;
@@ -43,6 +46,7 @@ pub(super) struct Engine {
     spec: ModelSpec,
     scheduler: Scheduler,
     sampler: Sampler,
+    masker: Masker,
     requests: Requests,
     shared: Arc<Shared>,
     client_stall_timeout: Duration,
@@ -51,7 +55,7 @@ pub(super) struct Engine {
     draining: bool,
     failed_steps: u32,
     plan: Vec<Work>,
-    outcomes: Vec<Result<Outcome, NotFinite>>,
+    outcomes: Vec<Result<Outcome, FailureKind>>,
 }
 
 impl Engine {
@@ -77,6 +81,7 @@ impl Engine {
         Self {
             scheduler: Scheduler::new(limits, blocks),
             sampler: Sampler::new(spec.vocab),
+            masker: Masker::default(),
             model,
             spec,
             requests: Requests::default(),
@@ -203,9 +208,11 @@ impl Engine {
 
     /// Runs the model and reads its logits. A panic in there is an error like any other.
     fn compute(&mut self, plan: &[Work]) -> Result<(), String> {
+        let (masked, under_way) = self.begin_masks(plan);
         let Self { model, scheduler, sampler, outcomes, spec, .. } = self;
         scheduler.take_released().for_each(|block| model.release(block));
         outcomes.clear();
+        let (mut constraints, mut masks) = (Vec::new(), BTreeMap::new());
         let sequences: Vec<&Sequence> =
             plan.iter().filter_map(|work| scheduler.get(work.arrival)).collect();
         let (mut slices, mut part) = (Vec::with_capacity(plan.len()), None);
@@ -219,13 +226,46 @@ impl Engine {
         let run = || {
             part.iter().try_for_each(|part| model.advance(part)).map_err(|e| e.to_string())?;
             let logits = model.forward(&Batch { slices: &slices }).map_err(|e| e.to_string())?;
+            for (&arrival, done) in masked.iter().zip(under_way.finish()) {
+                let (constraint, mask) = match done {
+                    Some(done) => (Some(done.constraint), done.masks),
+                    None => (None, Err(OutOfBounds)),
+                };
+                constraints.push((arrival, constraint));
+                masks.insert(arrival, mask);
+            }
             let mut reader = Reader { sampler, logits, end_tokens: &spec.end_tokens, row: 0 };
             let shares = plan.iter().zip(&sequences);
-            outcomes.extend(shares.map(|(work, s)| reader.read(work, s)));
+            outcomes.extend(shares.map(|(work, s)| reader.read(work, s, masks.get(&work.arrival))));
             Ok(())
         };
-        catch_unwind(AssertUnwindSafe(run))
-            .unwrap_or_else(|panic| Err(format!("panic: {}", panic_text(&*panic))))
+        let ran = catch_unwind(AssertUnwindSafe(run))
+            .unwrap_or_else(|panic| Err(format!("panic: {}", panic_text(&*panic))));
+        for (arrival, constraint) in constraints {
+            if let Some(sequence) = scheduler.get_mut(arrival) {
+                sequence.constraint = constraint;
+            }
+        }
+        ran
+    }
+
+    /// Sends off the constraints of those who will choose a token, and says whose they are.
+    fn begin_masks(&mut self, plan: &[Work]) -> (Vec<u64>, UnderWay) {
+        let (mut masked, mut jobs) = (Vec::new(), Vec::new());
+        for work in plan {
+            let Some(s) = self.scheduler.get_mut(work.arrival) else { continue };
+            let (drafts, forced) = (work.chunk.drafts, s.forced.len());
+            // Nothing is chosen where all that comes is forced.
+            if !s.samples(work.start, work.chunk) || forced > drafts {
+                continue;
+            }
+            let drafts = s.drafted(work.chunk).to_vec();
+            if let Some(constraint) = s.constraint.take() {
+                masked.push(work.arrival);
+                jobs.push(Job { constraint, drafts, forced });
+            }
+        }
+        (masked, self.masker.start(jobs))
     }
 
     /// Moves the sequences on and sends what the step yielded. What is not finite is an error of the
@@ -237,13 +277,15 @@ impl Engine {
         let mut outcomes = std::mem::take(&mut self.outcomes);
         let mut bad = 0;
         for (work, outcome) in plan.iter().zip(outcomes.drain(..)) {
-            if let Ok(outcome) = outcome {
-                self.advance(work, outcome, now);
-            } else {
-                bad += 1;
-                // Where they come from may be cached since a step that showed no logits.
-                self.scheduler.forget(work.request);
-                self.fail(work.request, FailureKind::Step);
+            match outcome {
+                Ok(outcome) => self.advance(work, outcome, now),
+                Err(FailureKind::Constraint) => self.fail(work.request, FailureKind::Constraint),
+                Err(kind) => {
+                    bad += 1;
+                    // Where they come from may be cached since a step that showed no logits.
+                    self.scheduler.forget(work.request);
+                    self.fail(work.request, kind);
+                }
             }
         }
         if bad > 0 {
@@ -267,13 +309,13 @@ impl Engine {
             sent &= request.send(Event::Prompt { choice, logprobs });
         }
         let agreed = outcome.tokens.len().saturating_sub(1);
-        if work.chunk.drafts > 0 {
+        if work.chunk.drafts > 0 && sequence.forced.is_empty() {
             sequence.drafter.judge(agreed);
             count(&stats.drafts, 1);
             count(&stats.draft_tokens, work.chunk.drafts as u64);
             count(&stats.accepted_tokens, agreed as u64);
         }
-        let mut ended = None;
+        let (mut ended, chose) = (None, !outcome.tokens.is_empty());
         if outcome.tokens.is_empty() && sequence.pending() == 0 {
             ended = Some(FinishReason::Length);
         }
@@ -281,8 +323,9 @@ impl Engine {
             // The one before was drafted, and so its keys and values are there.
             sequence.computed += sequence.pending();
             let token = sampled.token;
-            let Ok((is_end, reason)) = sequence.push(token, &self.spec.end_tokens) else {
-                return self.fail(work.request, FailureKind::Step);
+            let (is_end, reason) = match sequence.push(token, &self.spec.end_tokens) {
+                Ok(came) => came,
+                Err(kind) => return self.fail(work.request, kind),
             };
             let logprobs = sampled.logprobs;
             sent &= request.send(Event::Token(TokenEvent { choice, token, logprobs, is_end }));
@@ -295,6 +338,8 @@ impl Engine {
         }
         if let Some(reason) = ended {
             sent &= request.send(Event::ChoiceFinished { choice, reason });
+        } else if chose && let Err(kind) = sequence.look_ahead() {
+            return self.fail(work.request, kind);
         }
         if !sent {
             // The scheduler counted the room; without it the client would miss a part of its answer.
@@ -350,7 +395,9 @@ impl Engine {
             count(
                 match kind {
                     FailureKind::ClientStalled => &stats.finished_abort,
-                    FailureKind::Step | FailureKind::ShuttingDown => &stats.finished_error,
+                    FailureKind::Step | FailureKind::Constraint | FailureKind::ShuttingDown => {
+                        &stats.finished_error
+                    }
                 },
                 1,
             );

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::admission::Accepted;
+use super::constraint::Constraint;
 
 /// A token of the model's vocabulary.
 pub type TokenId = u32;
@@ -32,6 +33,19 @@ pub struct Namespace {
     pub salt: Option<CacheSalt>,
 }
 
+/// Lower is sooner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Priority {
+    /// Among the tenant's own requests; it wears off with waiting.
+    pub request: i32,
+    /// Among tenants: each point halves the tenant's share of what there is, or below 0 doubles it.
+    /// Within [`TENANT_PRIORITY_MAX`].
+    pub tenant: i32,
+}
+
+/// Priorities of tenants lie between this and its negative.
+pub const TENANT_PRIORITY_MAX: i32 = 8;
+
 /// What the engine thread can be told.
 #[derive(Debug)]
 pub enum Command {
@@ -49,8 +63,7 @@ pub enum Command {
 pub struct Submission {
     pub id: RequestId,
     pub namespace: Namespace,
-    /// Lower is sooner among the tenant's; it wears off with waiting.
-    pub priority: i32,
+    pub priority: Priority,
     /// At least one.
     pub choices: Vec<Choice>,
     /// Bounded. The engine never waits on it: a full channel pauses the request.
@@ -71,6 +84,8 @@ pub struct Choice {
     pub sample: u32,
     /// Watches for stop strings; absent if the request has none.
     pub stop: Option<Box<dyn StopWatch>>,
+    /// Keeps the answer within a grammar; absent if anything may be said.
+    pub constraint: Option<Box<dyn Constraint>>,
 }
 
 /// Decides after each token whether the text so far contains a stop string. Implemented in `text`;
@@ -97,14 +112,24 @@ pub struct Sampling {
     /// Over prompt and generated tokens; 1: off.
     pub repetition_penalty: f32,
     pub logit_bias: Vec<(TokenId, f32)>,
-    /// End tokens and stop strings do nothing before this many tokens.
+    /// End tokens and stop strings do nothing before this many tokens, unless a constraint leaves
+    /// nothing but the end.
     pub min_tokens: u32,
-    /// Go on past the model's end tokens.
+    /// Go on past the model's end tokens. With a constraint: as long as it leaves anything else.
     pub ignore_end: bool,
+    /// End tokens of the request's own, which nothing ignores.
+    pub stop_tokens: Vec<TokenId>,
     /// Top log-probabilities to report for each generated token; `Some(0)`: the token's own only.
     pub logprobs: Option<u32>,
     /// The same for each prompt token.
     pub prompt_logprobs: Option<u32>,
+}
+
+impl Sampling {
+    /// Whether `token` ends an answer, `end_tokens` being the model's.
+    pub fn ends(&self, token: TokenId, end_tokens: &[TokenId]) -> bool {
+        (!self.ignore_end && end_tokens.contains(&token)) || self.stop_tokens.contains(&token)
+    }
 }
 
 impl Default for Sampling {
@@ -120,6 +145,7 @@ impl Default for Sampling {
             logit_bias: Vec::new(),
             min_tokens: 0,
             ignore_end: false,
+            stop_tokens: Vec::new(),
             logprobs: None,
             prompt_logprobs: None,
         }
@@ -135,8 +161,19 @@ pub const LOGPROB_MIN: f32 = -9999.0;
 pub struct Logprobs {
     /// Of the token that stands at this position.
     pub own: f32,
+    /// Its place in the order of the whole vocabulary, from 1 on, ties by lowest id.
+    pub rank: u32,
     /// Of the most probable tokens, highest first, ties by lowest id; as many as asked for.
     pub top: Vec<(TokenId, f32)>,
+}
+
+impl Logprobs {
+    /// With the first `most` alternatives.
+    #[must_use]
+    pub fn best(&self, most: u32) -> Self {
+        let top = self.top[..self.top.len().min(most as usize)].to_vec();
+        Self { top, ..*self }
+    }
 }
 
 /// What the engine answers. Per choice: `Prompt*`, then `Token*`, then one `ChoiceFinished`; per
@@ -173,7 +210,7 @@ pub struct TokenEvent {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FinishReason {
-    /// An end token or a stop string.
+    /// An end token, a stop string, or a constraint that is fulfilled and allows no more.
     Stop,
     /// `max_new_tokens`, or the end of the context.
     Length,
@@ -183,6 +220,8 @@ pub enum FinishReason {
 pub enum FailureKind {
     /// The step panicked, or its logits were not finite.
     Step,
+    /// The constraint could not go on.
+    Constraint,
     /// The drain time ended first.
     ShuttingDown,
     /// The client took no event for too long.

@@ -5,8 +5,10 @@
 pub mod admission;
 mod block_manager;
 pub mod clock;
+pub mod constraint;
 pub mod handle;
 mod machine;
+mod masks;
 pub mod message;
 mod outcome;
 mod prefix_cache;

@@ -2,7 +2,9 @@
 
 use std::borrow::Cow;
 
-use super::message::{Logprobs, TokenId};
+use super::constraint::{OutOfBounds, TokenSet};
+use super::masks::Masks;
+use super::message::{FailureKind, Logprobs, TokenId};
 use super::sampler::{Draw, NotFinite, Sampled, Sampler};
 use super::scheduler::Work;
 use super::sequence::Sequence;
@@ -29,8 +31,14 @@ pub(super) struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// Reads the rows of `work`, which come after those of the last call.
-    pub(super) fn read(&mut self, work: &Work, s: &Sequence) -> Result<Outcome, NotFinite> {
+    /// Reads the rows of `work`, which come after those of the last call. `masks` are what the
+    /// sequence's constraint allows there, if it has one.
+    pub(super) fn read(
+        &mut self,
+        work: &Work,
+        s: &Sequence,
+        masks: Option<&Result<Masks, OutOfBounds>>,
+    ) -> Result<Outcome, FailureKind> {
         let first = self.row;
         let rows = work.chunk.logit_rows();
         self.row += rows;
@@ -38,35 +46,56 @@ impl Reader<'_> {
             LogitRows::All if s.is_scoring() => Some(self.score(work, s, first)?),
             _ => None,
         };
-        let known = work.start + work.chunk.tokens - work.chunk.drafts == s.tokens.len();
-        let tokens = if known && rows > 0 && !s.is_full() {
-            self.sample(work, s, first + rows - 1 - work.chunk.drafts)?
+        let sets = match masks {
+            None => None,
+            Some(Ok(masks)) => Some(&masks.sets[..]),
+            Some(Err(OutOfBounds)) => return Err(FailureKind::Constraint),
+        };
+        let tokens = if s.samples(work.start, work.chunk) {
+            self.sample(work, s, sets)?
         } else {
             Vec::new()
         };
         Ok(Outcome { prompt, tokens })
     }
 
-    /// Samples from row `first`, and from the next as long as the last token is what was drafted.
+    /// Samples from the row of the last token, and from the next as long as the token is what was
+    /// drafted. Forced ones come first and are not chosen; `sets` begin behind them.
     fn sample(
         &mut self,
         work: &Work,
         s: &Sequence,
-        first: usize,
+        sets: Option<&[TokenSet]>,
     ) -> Result<Vec<Sampled>, NotFinite> {
-        let drafts = if work.chunk.drafts > 0 { &s.drafter.tokens()[1..] } else { &[] };
+        let drafts = s.drafted(work.chunk);
+        // The next row is that of the chunk's end; forced tokens need not have any.
+        let end = self.row - 1;
         let mut generated = Cow::Borrowed(s.generated());
         let mut tokens = Vec::with_capacity(1);
         for at in 0..=drafts.len() {
-            let sampled = self.sampler.sample(&Draw {
-                logits: self.logits.row(first + at),
-                sampling: &s.sampling,
-                prompt: s.prompt(),
-                generated: &generated,
-                end_tokens: self.end_tokens,
-                seed: s.seed,
-                sample: s.sample,
-            });
+            let has_row = work.chunk.logits == LogitRows::All || at == drafts.len();
+            let logits = has_row.then(|| self.logits.row(end + at - drafts.len()));
+            let allowed = match sets.map(|sets| sets.get(at.saturating_sub(s.forced.len()))) {
+                None => None,
+                Some(Some(set)) => Some(set),
+                Some(None) if at < s.forced.len() => None,
+                // The constraint has nothing to say there: the answer ends before.
+                Some(None) => break,
+            };
+            let sampled = match (s.forced.get(at), logits) {
+                (Some(&token), logits) => self.forced(token, logits, s),
+                (None, None) => break,
+                (None, Some(logits)) => self.sampler.sample(&Draw {
+                    logits,
+                    sampling: &s.sampling,
+                    prompt: s.prompt(),
+                    generated: &generated,
+                    end_tokens: self.end_tokens,
+                    allowed,
+                    seed: s.seed,
+                    sample: s.sample,
+                }),
+            };
             let sampled = match sampled {
                 Ok(sampled) => sampled,
                 // The answer may end before this row. If not, the next step comes to it.
@@ -81,6 +110,18 @@ impl Reader<'_> {
             generated.to_mut().push(token);
         }
         Ok(tokens)
+    }
+
+    /// A token that needs no choice, with its log-probabilities if they were asked for.
+    fn forced(
+        &mut self,
+        token: TokenId,
+        logits: Option<&[f32]>,
+        s: &Sequence,
+    ) -> Result<Sampled, NotFinite> {
+        let asked = s.sampling.logprobs.zip(logits);
+        let logprobs = asked.map(|(top, logits)| self.sampler.score(logits, token, top));
+        Ok(Sampled { token, logprobs: logprobs.transpose()? })
     }
 
     fn score(

@@ -9,16 +9,18 @@
 mod budget;
 mod fairness;
 mod share;
+mod waiting;
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use budget::{Load, StepCost};
 use fairness::{Fairness, Rank};
 use share::{Demand, Left};
+use waiting::{Spot, Turn, Waiting};
 
 use super::block_manager::BlockManager;
-use super::message::RequestId;
+use super::message::{RequestId, Tenant};
 use super::sequence::{Chunk, Sequence, Stage};
 use crate::backend::{BLOCK_TOKENS, BlockId};
 
@@ -67,8 +69,8 @@ pub(super) struct Work {
 /// All sequences, and the blocks that they hold.
 #[derive(Debug)]
 pub(super) struct Scheduler {
-    /// In order of arrival; none holds blocks.
-    waiting: VecDeque<Sequence>,
+    /// None holds blocks.
+    waiting: Waiting,
     /// By arrival; each holds blocks for all of its tokens, or for all but the newest.
     running: Vec<Sequence>,
     blocks: BlockManager,
@@ -94,7 +96,7 @@ impl Scheduler {
             ..limits
         };
         Self {
-            waiting: VecDeque::new(),
+            waiting: Waiting::default(),
             running: Vec::new(),
             blocks,
             limits,
@@ -112,7 +114,7 @@ impl Scheduler {
     pub(super) fn add(&mut self, mut sequence: Sequence) {
         self.fairness.enter(&mut sequence, self.steps);
         self.blocks.prepare(&mut sequence);
-        self.waiting.push_back(sequence);
+        self.waiting.insert(sequence);
     }
 
     /// Decides the next step. The plan is empty if nobody can have a part in it.
@@ -138,24 +140,28 @@ impl Scheduler {
     /// computed just now, because they will find it when it is.
     fn admit(&mut self, room: &impl Room) {
         while let Some(next) = self.next_in_line(room) {
-            if self.can_admit(&self.waiting[next]) {
+            if self.can_admit(next) {
                 self.start(next);
-            } else if !self.preempt_stalled(room) && !self.preempt_of_many(next) {
+            } else if !self.preempt_stalled(room) && !self.preempt_of_many(next.tenant()) {
                 return;
             }
         }
     }
 
-    fn next_in_line(&mut self, room: &impl Room) -> Option<usize> {
-        let mut first = None;
-        for at in 0..self.waiting.len() {
-            let rank = self.rank(&self.waiting[at]);
-            let is_before = first.is_none_or(|(before, _)| rank < before);
-            if is_before && room.is_ready(self.waiting[at].request) && !self.awaits(at) {
-                first = Some((rank, at));
+    fn next_in_line(&mut self, room: &impl Room) -> Option<Spot> {
+        let Self { waiting, running, blocks, fairness, .. } = self;
+        waiting.next(fairness, |s| {
+            if !room.is_ready(s.request) {
+                return Turn::Stalled;
             }
-        }
-        first.map(|(_, at)| at)
+            let Some(owner) = awaited(s, blocks, running) else { return Turn::Ready };
+            s.awaited = true;
+            // It works for `s` as well now, and must not stand behind those that `s` comes before.
+            if owner.namespace.tenant == s.namespace.tenant {
+                owner.due = owner.due.min(s.due);
+            }
+            Turn::Awaits
+        })
     }
 
     fn rank(&self, sequence: &Sequence) -> Rank {
@@ -164,22 +170,14 @@ impl Scheduler {
 
     /// A place, and blocks for all of its tokens, with one to spare for each that runs already: else
     /// it would be preempted as soon as they grow, and its prompt computed for nothing.
-    fn can_admit(&self, sequence: &Sequence) -> bool {
+    fn can_admit(&self, next: Spot) -> bool {
         let running = self.running.len();
-        running < self.limits.sequences && self.blocks.can_start(sequence, running)
+        let fits = |s| running < self.limits.sequences && self.blocks.can_start(s, running);
+        self.waiting.get(next).is_some_and(fits)
     }
 
-    /// Another sequence is computing its prefix, and goes on with it.
-    fn awaits(&mut self, at: usize) -> bool {
-        let other = self.blocks.awaited(&mut self.waiting[at]);
-        let other = other.and_then(|arrival| self.get(arrival));
-        let awaits = other.is_some_and(|s| !s.paused);
-        self.waiting[at].awaited |= awaits;
-        awaits
-    }
-
-    fn start(&mut self, at: usize) {
-        let Some(mut sequence) = self.waiting.remove(at) else { return };
+    fn start(&mut self, next: Spot) {
+        let Some(mut sequence) = self.waiting.remove(next) else { return };
         self.blocks.start(&mut sequence);
         sequence.paused = false;
         self.fairness.settle(&mut sequence);
@@ -202,10 +200,10 @@ impl Scheduler {
             let Sequence { arrival, request, computed: start, .. } = *sequence;
             let Some((mut chunk, stage)) = left.chunk(sequence) else { continue };
             let room_left = room.left(request);
-            if speculates {
+            if speculates || !sequence.forced.is_empty() {
                 // A row and an event at least stay for each of the others.
                 let spare = left.tokens.min(left.rows).min(room_left / EVENTS_A_STEP);
-                sequence.speculate(&mut chunk, spare.saturating_sub(answering));
+                sequence.speculate(&mut chunk, spare.saturating_sub(answering), speculates);
             }
             sequence.paused = room_left < chunk.events;
             if sequence.paused {
@@ -273,23 +271,23 @@ impl Scheduler {
         }
     }
 
-    /// Makes room for the waiting sequence `next` whose tenant runs nothing: of the tenant that runs
-    /// most, and was given more, the last goes back. One of each tenant's stays, so all move on.
-    fn preempt_of_many(&mut self, next: usize) -> bool {
-        let tenant = self.waiting[next].namespace.tenant;
-        let runs = |tenant| self.running.iter().filter(|s| s.namespace.tenant == tenant).count();
-        let served = self.fairness.served(tenant);
-        let many = |s: &Sequence| {
-            runs(s.namespace.tenant) > 1 && self.fairness.served(s.namespace.tenant) > served
-        };
-        if runs(tenant) > 0 {
+    /// Makes room for a waiting sequence of `tenant`, which runs nothing: of the tenant that runs most,
+    /// and was given more, the last goes back. One of each tenant's stays, so all move on.
+    fn preempt_of_many(&mut self, tenant: Tenant) -> bool {
+        let mut runs: BTreeMap<Tenant, usize> = BTreeMap::new();
+        for s in &self.running {
+            *runs.entry(s.namespace.tenant).or_default() += 1;
+        }
+        if runs.contains_key(&tenant) {
             return false;
         }
-        let victims = (0..self.running.len()).filter(|&at| many(&self.running[at]));
-        let last = victims.max_by_key(|&at| {
-            let s = &self.running[at];
-            (runs(s.namespace.tenant), self.rank(s))
+        let served = self.fairness.served(tenant);
+        let victims = self.running.iter().enumerate().filter_map(|(at, s)| {
+            let runs = runs[&s.namespace.tenant];
+            let many = runs > 1 && self.fairness.served(s.namespace.tenant) > served;
+            many.then(|| (runs, self.rank(s), at))
         });
+        let last = victims.max().map(|(.., at)| at);
         if let Some(at) = last {
             self.preempt(at);
         }
@@ -314,8 +312,7 @@ impl Scheduler {
         sequence.under_way = None;
         sequence.preemptions += 1;
         self.preemptions += 1;
-        let at = self.waiting.partition_point(|s| s.arrival < sequence.arrival);
-        self.waiting.insert(at, sequence);
+        self.waiting.insert(sequence);
     }
 
     fn find(&self, arrival: u64) -> Option<usize> {
@@ -355,13 +352,9 @@ impl Scheduler {
     /// Takes out all sequences of a request, running or not, and frees their blocks.
     pub(super) fn remove(&mut self, request: RequestId) {
         let (blocks, fairness) = (&mut self.blocks, &mut self.fairness);
-        self.waiting.retain_mut(|s| {
-            let stays = s.request != request;
-            if !stays {
-                fairness.leave(s);
-            }
-            stays
-        });
+        for mut s in self.waiting.extract(|s| s.request == request) {
+            fairness.leave(&mut s);
+        }
         self.running.retain_mut(|s| {
             let stays = s.request != request;
             if !stays {
@@ -407,6 +400,17 @@ impl Scheduler {
             None => Ok(()),
         }
     }
+}
+
+/// The sequence that is computing the prefix of `s`, and goes on with it.
+fn awaited<'a>(
+    s: &mut Sequence,
+    blocks: &BlockManager,
+    running: &'a mut [Sequence],
+) -> Option<&'a mut Sequence> {
+    let arrival = blocks.awaited(s)?;
+    let at = running.binary_search_by_key(&arrival, |s| s.arrival).ok()?;
+    Some(&mut running[at]).filter(|owner| !owner.paused)
 }
 
 const _: () = assert!(EVENTS_A_STEP < super::MIN_EVENT_CAPACITY);

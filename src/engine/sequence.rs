@@ -3,7 +3,10 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use super::message::{Choice, FinishReason, Namespace, RequestId, Sampling, StopWatch, TokenId};
+use super::constraint::{Constraint, OutOfBounds, Stage as Within};
+use super::message::{
+    Choice, FailureKind, FinishReason, Namespace, Priority, RequestId, Sampling, StopWatch, TokenId,
+};
 use super::prefix_cache::Prefix;
 use super::speculation::Drafter;
 use crate::backend::{BLOCK_TOKENS, BlockId, LogitRows, Slice};
@@ -23,8 +26,7 @@ pub(super) struct Sequence {
     pub(super) arrival: u64,
     pub(super) request: RequestId,
     pub(super) namespace: Namespace,
-    /// Lower is sooner, among its tenant's.
-    pub(super) priority: i32,
+    pub(super) priority: Priority,
     /// The step it came in, moved by its priority.
     pub(super) due: i64,
     /// What its tenant's counter knows of it.
@@ -58,12 +60,12 @@ pub(super) struct Sequence {
     pub(super) seed: u64,
     pub(super) sample: u32,
     pub(super) stop: Option<Box<dyn StopWatch>>,
+    /// Away while its mask is computed.
+    pub(super) constraint: Option<Box<dyn Constraint>>,
+    /// The next tokens, as the constraint has it.
+    pub(super) forced: Vec<TokenId>,
     pub(super) drafter: Drafter,
 }
-
-/// A stop watch panicked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct WatchPanicked;
 
 /// A sequence's part in a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,7 +129,7 @@ impl Sequence {
             arrival,
             request,
             namespace: Namespace::default(),
-            priority: 0,
+            priority: Priority::default(),
             due: 0,
             counted: 0,
             choice: index,
@@ -148,12 +150,14 @@ impl Sequence {
             seed: choice.seed,
             sample: choice.sample,
             stop: choice.stop,
+            constraint: choice.constraint,
+            forced: Vec::new(),
             drafter: Drafter::new(),
         }
     }
 
     /// The same, as a request of `namespace`.
-    pub(super) fn of(self, namespace: Namespace, priority: i32) -> Self {
+    pub(super) fn of(self, namespace: Namespace, priority: Priority) -> Self {
         Self { namespace, priority, ..self }
     }
 
@@ -189,15 +193,17 @@ impl Sequence {
         &mut self,
         token: TokenId,
         end_tokens: &[TokenId],
-    ) -> Result<(bool, Option<FinishReason>), WatchPanicked> {
+    ) -> Result<(bool, Option<FinishReason>), FailureKind> {
         let min_tokens = self.sampling.min_tokens as usize;
         let before = self.generated().len();
-        let is_end =
-            !self.sampling.ignore_end && before >= min_tokens && end_tokens.contains(&token);
+        // A constraint allows the model's end tokens only where the answer may end.
+        let is_end = (before >= min_tokens && self.sampling.ends(token, end_tokens))
+            || (self.constraint.is_some() && end_tokens.contains(&token));
         self.tokens.push(token);
         // The watch sees every token, but its word counts only from `min_tokens` on.
         let stopped = self.hits_stop(token)? && before + 1 >= min_tokens;
-        let reason = if is_end || stopped {
+        let complete = !is_end && self.completes(token)?;
+        let reason = if is_end || stopped || complete {
             Some(FinishReason::Stop)
         } else {
             self.is_full().then_some(FinishReason::Length)
@@ -206,9 +212,27 @@ impl Sequence {
     }
 
     /// The watch is another layer's code: if it panics, that is this request's trouble alone.
-    fn hits_stop(&mut self, token: TokenId) -> Result<bool, WatchPanicked> {
+    fn hits_stop(&mut self, token: TokenId) -> Result<bool, FailureKind> {
         let Some(stop) = &mut self.stop else { return Ok(false) };
-        catch_unwind(AssertUnwindSafe(|| stop.is_stop(token))).map_err(|_| WatchPanicked)
+        catch_unwind(AssertUnwindSafe(|| stop.is_stop(token))).map_err(|_| FailureKind::Step)
+    }
+
+    /// The constraint allows nothing behind `token`.
+    fn completes(&mut self, token: TokenId) -> Result<bool, FailureKind> {
+        let Some(constraint) = &mut self.constraint else { return Ok(false) };
+        let stage = catch_unwind(AssertUnwindSafe(|| constraint.accept(token)));
+        let stage =
+            stage.unwrap_or(Err(OutOfBounds)).map_err(|OutOfBounds| FailureKind::Constraint);
+        Ok(stage? == Within::Complete)
+    }
+
+    /// Asks the constraint what must come next.
+    pub(super) fn look_ahead(&mut self) -> Result<(), FailureKind> {
+        let Some(constraint) = &mut self.constraint else { return Ok(()) };
+        let forced = catch_unwind(AssertUnwindSafe(|| constraint.forced()));
+        let forced = forced.unwrap_or(Err(OutOfBounds));
+        self.forced = forced.map_err(|OutOfBounds| FailureKind::Constraint)?;
+        Ok(())
     }
 
     /// Prompt positions still have to be scored.
@@ -258,19 +282,40 @@ impl Sequence {
     }
 
     /// Adds drafts to a chunk that samples, `most` at most: as many as need no other block, and no more
-    /// than may be said.
-    pub(super) fn speculate(&mut self, chunk: &mut Chunk, most: usize) {
+    /// than may be said. What the constraint forces is a draft that cannot fail; only where nothing
+    /// is forced is it looked up, and only if `looks_up`.
+    pub(super) fn speculate(&mut self, chunk: &mut Chunk, most: usize, looks_up: bool) {
         if chunk.tokens != 1 || chunk.logits != LogitRows::Last {
             return;
         }
         let len = self.tokens.len();
         let held = (self.blocks.len() * BLOCK_TOKENS).saturating_sub(len);
         let most = most.min(held).min(self.limit.saturating_sub(len + 1));
-        let drafts = self.drafter.draft(&self.tokens, most);
+        let drafts = if !self.forced.is_empty() {
+            self.drafter.force(&self.tokens, &self.forced[..most.min(self.forced.len())])
+        } else if looks_up {
+            self.drafter.draft(&self.tokens, most)
+        } else {
+            0
+        };
         if drafts > 0 {
             let (tokens, events) = (1 + drafts, chunk.events + drafts);
-            *chunk = Chunk { tokens, drafts, logits: LogitRows::All, events };
+            // Nothing is asked of the rows in which nothing is chosen.
+            let silent = !self.forced.is_empty() && self.sampling.logprobs.is_none();
+            let logits = if silent { LogitRows::Last } else { LogitRows::All };
+            *chunk = Chunk { tokens, drafts, logits, events };
         }
+    }
+
+    /// Tokens drafted behind the last one, in a chunk that has drafts.
+    pub(super) fn drafted(&self, chunk: Chunk) -> &[TokenId] {
+        if chunk.drafts > 0 { &self.drafter.tokens()[1..] } else { &[] }
+    }
+
+    /// The logits of `chunk` from position `start` will yield the next token.
+    pub(super) fn samples(&self, start: usize, chunk: Chunk) -> bool {
+        let known = start + chunk.tokens - chunk.drafts == self.tokens.len();
+        known && chunk.logit_rows() > 0 && !self.is_full()
     }
 
     /// The row of position p tells the log-probabilities of position p + 1, and that of the prompt's
@@ -300,6 +345,7 @@ pub(super) mod tests {
             seed: 0,
             sample: 0,
             stop: None,
+            constraint: None,
         }
     }
 

@@ -51,6 +51,15 @@ impl Drafter {
         length
     }
 
+    /// Takes `tokens`, which will follow `history` for certain, and returns how many they are.
+    pub(super) fn force(&mut self, history: &[TokenId], tokens: &[TokenId]) -> usize {
+        self.tokens.clear();
+        if !tokens.is_empty() {
+            self.tokens.extend(history.last().into_iter().chain(tokens));
+        }
+        tokens.len()
+    }
+
     /// The last token of the history, and the draft of it.
     pub(super) fn tokens(&self) -> &[TokenId] {
         &self.tokens

@@ -19,6 +19,9 @@ use crate::model::Model;
 /// How often the thread looks whether clients that took nothing have taken something.
 const BLOCKED_POLL: Duration = Duration::from_millis(5);
 
+/// Constraints recurse as deep as a client's grammar is nested.
+const STACK_BYTES: usize = 16 << 20;
+
 /// The engine and the receiving end of its commands.
 pub(super) struct Worker {
     pub(super) engine: Engine,
@@ -32,7 +35,7 @@ pub(super) fn spawn(model: Box<dyn Model>, settings: &Settings) -> std::io::Resu
     let mut secret = [0; 32];
     getrandom::fill(&mut secret)?;
     let (handle, worker) = pair(model, settings, Arc::new(SystemClock::start()), secret);
-    let thread = std::thread::Builder::new().name("engine".to_owned());
+    let thread = std::thread::Builder::new().name("engine".to_owned()).stack_size(STACK_BYTES);
     // The thread is never joined: it may hang in a step, and the process must still be able to end.
     thread.spawn(move || worker.run()).map(|_| handle)
 }

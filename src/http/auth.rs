@@ -3,26 +3,34 @@
 //! A key in clear exists only here, for the length of a hash: the header is taken out of the request
 //! before anything else sees it.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
+use axum::extract::{FromRequestParts, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use http::header::{AUTHORIZATION, HOST, HeaderName};
+use http::request::Parts;
 use http::uri::Authority;
-use http::{HeaderMap, Method};
+use http::{HeaderMap, Method, Version};
 
-use super::App;
 use super::access_log::Trace;
 use super::openai::error::ApiError;
+use super::{App, Side};
 use crate::config::AuthConfig;
 use crate::engine::message::Tenant;
-use crate::keys;
+use crate::keys::{self, Key};
 use crate::telemetry::metrics::AUTH_FAILURES_TOTAL;
 
 /// GET and HEAD on exactly these paths need no key. Everything else does: other methods, other
 /// spellings, paths that do not exist.
-const PUBLIC: [&str; 4] = ["/health", "/health/live", "/health/ready", "/version"];
+const HEALTH: [&str; 3] = ["/health", "/health/live", "/health/ready"];
+const VERSION: &str = "/version";
+const OPENAPI: &str = "/openapi.json";
+
+/// Pages for people, and public as well unless `--no-webui`: they hold nothing but themselves, and
+/// call the API with the key that their reader types in.
+const PAGES: [&str; 2] = ["/", "/docs"];
 
 /// Public unless `--metrics-require-key`.
 const METRICS: &str = "/metrics";
@@ -35,12 +43,31 @@ const API_KEY: HeaderName = HeaderName::from_static("api-key");
 /// browser to talk to it (DNS rebinding).
 const LOCAL_HOSTS: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
 
-/// Who sent a request. In the extensions of every request that needed a key.
-#[derive(Debug, Clone)]
+/// Who sent a request. In the extensions of every request that needed a key, where handlers find it.
+#[derive(Debug, Clone, Default)]
 pub struct Identity {
-    /// What logs call the key; `None` on a keyless server.
-    pub key_id: Option<Arc<str>>,
-    pub tenant: Tenant,
+    /// `None` on a keyless server.
+    pub key: Option<Arc<Key>>,
+}
+
+impl Identity {
+    pub fn tenant(&self) -> Tenant {
+        self.key.as_ref().map_or_else(Tenant::default, |key| key.tenant)
+    }
+
+    /// Whether the key may use the model under this name.
+    pub fn may_use(&self, model: &str) -> bool {
+        let models = self.key.as_ref().and_then(|key| key.models.as_ref());
+        models.is_none_or(|models| models.iter().any(|m| m == model))
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Identity {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(parts.extensions.get().cloned().unwrap_or_default())
+    }
 }
 
 /// Which requests pass.
@@ -65,12 +92,16 @@ impl Access {
 }
 
 /// The layer: lets a request through with its [`Identity`], or answers 401 or 403.
-pub(super) async fn guard(State(app): State<Arc<App>>, mut req: Request, next: Next) -> Response {
+pub(super) async fn guard(
+    State((app, side)): State<(Arc<App>, Side)>,
+    mut req: Request,
+    next: Next,
+) -> Response {
     let identity = match app.access {
-        Access::Open => Identity { key_id: None, tenant: Tenant::default() },
-        Access::LocalHost if is_local(&req) => Identity { key_id: None, tenant: Tenant::default() },
+        Access::Open => Identity::default(),
+        Access::LocalHost if is_local(&req) => Identity::default(),
         Access::LocalHost => return ApiError::HostNotAllowed.into_response(),
-        Access::Keys if is_public(&app, &req) => {
+        Access::Keys if is_public(&app, side, &req) => {
             hide_keys(req.headers_mut());
             return next.run(req).await;
         }
@@ -83,8 +114,8 @@ pub(super) async fn guard(State(app): State<Arc<App>>, mut req: Request, next: N
         }
     };
     hide_keys(req.headers_mut());
-    if let (Some(trace), Some(id)) = (req.extensions().get::<Trace>(), &identity.key_id) {
-        trace.set_key(id);
+    if let (Some(trace), Some(key)) = (req.extensions().get::<Trace>(), &identity.key) {
+        trace.set_key(&key.id);
     }
     req.extensions_mut().insert(identity);
     next.run(req).await
@@ -96,15 +127,27 @@ fn hide_keys(headers: &mut HeaderMap) {
     headers.remove(API_KEY);
 }
 
-fn is_public(app: &App, req: &Request) -> bool {
-    is_operational(req) && (req.uri().path() != METRICS || !app.config.metrics_require_key)
+/// What is not there on this side is like any path that does not exist.
+fn is_public(app: &App, side: Side, req: &Request) -> bool {
+    let path = req.uri().path();
+    let is_admin = path == METRICS || HEALTH.contains(&path);
+    match path {
+        _ if is_admin && side == Side::Api => false,
+        _ if !is_admin && path != VERSION && side == Side::Admin => false,
+        METRICS if app.config.metrics_require_key => false,
+        path if PAGES.contains(&path) && !app.config.webui => false,
+        _ => is_operational(req),
+    }
 }
 
-/// It is for operators, not for clients of the API.
+/// It is for operators and readers, not for clients of the API.
 pub(super) fn is_operational(req: &Request) -> bool {
     let path = req.uri().path();
     matches!(*req.method(), Method::GET | Method::HEAD)
-        && (PUBLIC.contains(&path) || path == METRICS)
+        && (HEALTH.contains(&path)
+            || [VERSION, OPENAPI].contains(&path)
+            || PAGES.contains(&path)
+            || path == METRICS)
 }
 
 /// Whose key this is. Hashes and compares also where there is no key to speak of, so that the time
@@ -114,7 +157,7 @@ fn identify(app: &App, req: &Request) -> Option<Identity> {
     let digest = keys::digest(presented.unwrap_or_default());
     let key = app.keys.find(&digest);
     presented?;
-    key.map(|key| Identity { key_id: Some(Arc::clone(&key.id)), tenant: key.tenant })
+    key.map(|key| Identity { key: Some(key) })
 }
 
 /// The one key that a request carries. Two headers are no key: a proxy in front may have read the
@@ -158,12 +201,14 @@ fn bearer_token(value: &[u8]) -> Option<&[u8]> {
 /// The request names this machine, and nothing else: by exactly one Host header, and by the
 /// authority of its target if that has one.
 fn is_local(req: &Request) -> bool {
-    let Presented::One(host) = only(req.headers(), &HOST) else {
-        return false;
+    let authority = req.uri().authority();
+    let host = match only(req.headers(), &HOST) {
+        Presented::One(host) => std::str::from_utf8(host).ok().and_then(|h| h.parse().ok()),
+        // HTTP/2 has it in the address.
+        Presented::None if req.version() == Version::HTTP_2 => authority.cloned(),
+        _ => None,
     };
-    let host = std::str::from_utf8(host).ok().and_then(|h| h.parse::<Authority>().ok());
-    host.is_some_and(|h| is_local_authority(&h))
-        && req.uri().authority().is_none_or(is_local_authority)
+    host.is_some_and(|h| is_local_authority(&h)) && authority.is_none_or(is_local_authority)
 }
 
 fn is_local_authority(authority: &Authority) -> bool {

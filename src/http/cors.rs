@@ -21,7 +21,11 @@ use super::App;
 /// Lists every origin. Keys are in a header that no browser adds by itself, so this is no hole.
 const ANY: &str = "*";
 
-const EXPOSED: &str = "X-Request-ID, Retry-After, retry-after-ms, x-should-retry, x-millrace-seed, openai-processing-ms";
+/// What pages may read of an answer's head, beside what browsers always show.
+const EXPOSED: &str = "X-Request-ID, request-id, Retry-After, retry-after-ms, x-should-retry, \
+    x-millrace-seed, openai-processing-ms, openai-version, openai-organization, WWW-Authenticate, \
+    x-ratelimit-limit-requests, x-ratelimit-limit-tokens, x-ratelimit-remaining-requests, \
+    x-ratelimit-remaining-tokens, x-ratelimit-reset-requests, x-ratelimit-reset-tokens";
 
 /// Longest time, in seconds, that browsers remember a preflight (Chrome's own limit).
 const MAX_AGE_S: &str = "7200";

@@ -2,13 +2,32 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::State as Shared;
 use axum::response::{IntoResponse as _, Response};
 use http::StatusCode;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::header::CACHE_CONTROL;
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::App;
 use super::state::State;
+
+/// What a probe is told.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Health {
+    /// `ok` or `unavailable`.
+    status: &'static str,
+    /// Why it is not `ok`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+}
+
+/// Which server this is.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Version {
+    version: &'static str,
+}
 
 /// `/health/live`: 503 only for what a restart repairs: an engine that hangs or ended by itself. A
 /// server that loads or drains is alive, and one without work never hangs.
@@ -27,23 +46,21 @@ pub(super) async fn ready(Shared(app): Shared<Arc<App>>) -> Response {
 }
 
 fn answer(state: State) -> Response {
-    let (status, body) = match state {
-        State::Ready => (StatusCode::OK, r#"{"status":"ok"}"#),
-        State::Loading => unavailable(r#"{"status":"unavailable","reason":"model_loading"}"#),
-        State::Draining => unavailable(r#"{"status":"unavailable","reason":"shutting_down"}"#),
-        State::Stalled => unavailable(r#"{"status":"unavailable","reason":"engine_stalled"}"#),
-        State::Failed => unavailable(r#"{"status":"unavailable","reason":"engine_failed"}"#),
+    let reason = match state {
+        State::Ready => None,
+        State::Loading => Some("model_loading"),
+        State::Draining => Some("shutting_down"),
+        State::Stalled => Some("engine_stalled"),
+        State::Failed => Some("engine_failed"),
     };
-    let headers = [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-store")];
-    (status, headers, body).into_response()
-}
-
-fn unavailable(body: &'static str) -> (StatusCode, &'static str) {
-    (StatusCode::SERVICE_UNAVAILABLE, body)
+    let (status, word) = match reason {
+        None => (StatusCode::OK, "ok"),
+        Some(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+    };
+    (status, [(CACHE_CONTROL, "no-store")], Json(Health { status: word, reason })).into_response()
 }
 
 /// `/version`.
 pub(super) async fn version() -> Response {
-    let body = concat!(r#"{"version":""#, env!("CARGO_PKG_VERSION"), r#""}"#);
-    ([(CONTENT_TYPE, "application/json")], body).into_response()
+    Json(Version { version: env!("CARGO_PKG_VERSION") }).into_response()
 }

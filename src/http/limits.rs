@@ -52,7 +52,13 @@ pub(super) async fn buffer(State(app): State<Arc<App>>, req: Request, next: Next
         piece: app.config.body_timeout,
         budget: &app.bodies,
     };
-    match read(body, &parts.headers, &limits).await {
+    let bytes = tokio::select! {
+        biased;
+        bytes = read(body, &parts.headers, &limits) => bytes,
+        // The engine takes nothing new: there is no use in waiting for the rest.
+        () = app.draining.cancelled() => Err(ApiError::ShuttingDown),
+    };
+    match bytes {
         Ok(bytes) => next.run(Request::from_parts(parts, Body::from(bytes))).await,
         Err(error) => error.into_response(),
     }

@@ -6,21 +6,33 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
+use futures_util::TryFutureExt as _;
 use http::header::{CONNECTION, HeaderValue};
-use hyper::server::conn::http1;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::graceful::{GracefulConnection, GracefulShutdown, Watcher};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tower::ServiceExt as _;
 
-use super::wire::{Phase, Wire};
+use super::body::{Ending, Guarded};
+use super::openai::error::HEAD_BYTES_MAX;
+use super::tls::H2;
+use super::wire::{Phase, Socket, Stream, Wire};
 use crate::config::HttpConfig;
 
-/// Longest request head, and what hyper buffers of an answer, in bytes.
-const BUFFER_BYTES: usize = 64 << 10;
+/// Bytes of answers that may lie in the kernel, not sent yet, before a connection counts as full. Left to
+/// itself the kernel takes in megabytes, and then says nothing until a third of them is gone: a client
+/// that reads slowly but steadily would look like one that has stopped.
+const UNSENT_BYTES: u32 = 64 << 10;
+
+/// Requests at one time on one HTTP/2 connection.
+const STREAMS_MAX: u32 = 100;
 
 /// Waits between failed accepts: from the first to the longest. Out of file descriptors, the loop
 /// must not spin, and must come back soon after some are free.
@@ -57,6 +69,7 @@ impl Connections {
 /// Accepts until `closing`.
 pub(super) async fn accept(
     listener: TcpListener,
+    tls: Option<TlsAcceptor>,
     router: Router,
     config: HttpConfig,
     closing: CancellationToken,
@@ -70,11 +83,10 @@ pub(super) async fn accept(
         Some((accept_one(&listener).await, place))
     };
     while let Some(Some((stream, place))) = closing.run_until_cancelled(next()).await {
-        let connection = graceful.watch(connection(stream, router.clone(), &config));
+        let connection =
+            connection(stream, tls.clone(), router.clone(), config.clone(), graceful.watcher());
         let cut = cut.clone();
         tokio::spawn(async move {
-            // Broken connections are the clients' business, and no news: the access log has what
-            // became of requests.
             let _ = cut.run_until_cancelled(connection).await;
             drop(place);
         });
@@ -87,8 +99,7 @@ async fn accept_one(listener: &TcpListener) -> TcpStream {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                // Tokens are small and should go out one by one. Failing to say so is no harm.
-                let _ = stream.set_nodelay(true);
+                prepare(&stream);
                 return stream;
             }
             // That one connection is gone already; the next one may be fine.
@@ -102,6 +113,14 @@ async fn accept_one(listener: &TcpListener) -> TcpStream {
     }
 }
 
+/// Failing to say any of it is no harm.
+fn prepare(stream: &TcpStream) {
+    // Tokens are small and should go out one by one.
+    let _ = stream.set_nodelay(true);
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    let _ = socket2::SockRef::from(stream).set_tcp_notsent_lowat(UNSENT_BYTES);
+}
+
 fn is_of_connection(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -112,12 +131,40 @@ fn is_of_connection(error: &io::Error) -> bool {
     )
 }
 
-/// HTTP/1.1 on one socket.
-fn connection(
+/// HTTP on one socket. Broken connections are the clients' business, and no news: the access log has
+/// what became of requests.
+async fn connection(
     stream: TcpStream,
+    tls: Option<TlsAcceptor>,
+    router: Router,
+    config: HttpConfig,
+    watcher: Watcher,
+) {
+    let socket = Socket::new(stream);
+    let Some(tls) = tls else {
+        let _ = watcher.watch(http_1(socket, router, &config)).await;
+        return;
+    };
+    // Before a head can be awaited.
+    let shaken = tokio::time::timeout(config.header_timeout, tls.accept(socket)).await;
+    let Ok(Ok(stream)) = shaken else { return };
+    if stream.get_ref().1.alpn_protocol() == Some(H2) {
+        let running = watch::Sender::new(0);
+        let idle = idle(running.subscribe(), config.idle_timeout);
+        tokio::select! {
+            _ = watcher.watch(http_2(stream, router, &config, Arc::new(running))) => {}
+            () = idle => {}
+        }
+    } else {
+        let _ = watcher.watch(http_1(stream, router, &config)).await;
+    }
+}
+
+fn http_1<S: Stream>(
+    stream: S,
     router: Router,
     config: &HttpConfig,
-) -> impl hyper_util::server::graceful::GracefulConnection<Error = hyper::Error> + use<> {
+) -> impl GracefulConnection<Error = hyper::Error> + use<S> {
     let phase = Arc::new(Phase::default());
     let wire =
         Wire::new(stream, Arc::clone(&phase), config.header_timeout, config.client_stall_timeout);
@@ -127,9 +174,7 @@ fn connection(
         async move {
             let response = router.oneshot(req.map(|body| phase.begin(body))).await;
             response.map(|mut response| {
-                if phase.is_unread() {
-                    // What is left of a refused body is not read: the next request would stand
-                    // behind it.
+                if phase.is_last() {
                     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
                 response.map(|body| phase.answer(body))
@@ -139,6 +184,57 @@ fn connection(
     http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(config.idle_timeout.max(config.header_timeout))
-        .max_buf_size(BUFFER_BYTES)
+        // What hyper buffers of an answer, too.
+        .max_buf_size(HEAD_BYTES_MAX)
         .serve_connection(TokioIo::new(wire), service)
+}
+
+/// Several requests at once. A client that stops reading holds up its own answers alone, and those end
+/// by the engine's limit; one that is gone without a word is found out by a ping.
+fn http_2(
+    stream: TlsStream<Socket>,
+    router: Router,
+    config: &HttpConfig,
+    running: Arc<watch::Sender<usize>>,
+) -> impl GracefulConnection<Error = hyper::Error> + use<> {
+    let service = service_fn(move |req: hyper::Request<hyper::body::Incoming>| {
+        let one = Running::new(&running);
+        let response = router.clone().oneshot(req.map(Body::new));
+        response.map_ok(|response| response.map(|body| Body::new(Guarded::new(body, one))))
+    });
+    http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .keep_alive_interval(config.idle_timeout)
+        .keep_alive_timeout(config.header_timeout)
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_header_list_size(HEAD_BYTES_MAX as u32)
+        .max_send_buf_size(UNSENT_BYTES as usize)
+        .serve_connection(TokioIo::new(stream), service)
+}
+
+/// One of the requests of a connection, until the last byte of its answer is taken or it is dropped.
+struct Running(Arc<watch::Sender<usize>>);
+
+impl Running {
+    fn new(count: &Arc<watch::Sender<usize>>) -> Self {
+        count.send_modify(|count| *count += 1);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Ending for Running {}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
+    }
+}
+
+/// Over when nothing has run for that long.
+async fn idle(mut running: watch::Receiver<usize>, timeout: Duration) {
+    while running.wait_for(|&count| count == 0).await.is_ok() {
+        if tokio::time::timeout(timeout, running.wait_for(|&count| count > 0)).await.is_err() {
+            return;
+        }
+    }
 }

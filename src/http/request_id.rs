@@ -1,4 +1,5 @@
-//! `x-request-id`: the client's own if it is fit to be logged and echoed, else one of ours.
+//! `x-request-id`: the client's own if it is fit to be logged and echoed, else one of ours. Answers say
+//! it as `request-id` too, where openai-python 0.28 looks for it.
 
 use axum::extract::Request;
 use axum::middleware::Next;
@@ -7,6 +8,7 @@ use http::HeaderMap;
 use http::header::{HeaderName, HeaderValue};
 
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
 
 /// Longest id that is taken over from a client.
 const MAX_CHARS: usize = 128;
@@ -20,10 +22,16 @@ pub(super) async fn assign(mut req: Request, next: Next) -> Response {
     let id = given(req.headers()).unwrap_or_else(generate);
     req.extensions_mut().insert(RequestId(id.clone()));
     let mut response = next.run(req).await;
-    if let Ok(value) = HeaderValue::from_str(&id) {
-        response.headers_mut().insert(X_REQUEST_ID, value);
-    }
+    write(response.headers_mut(), &id);
     response
+}
+
+/// Into an answer's head.
+pub(super) fn write(headers: &mut HeaderMap, id: &str) {
+    if let Ok(value) = HeaderValue::from_str(id) {
+        headers.insert(X_REQUEST_ID, value.clone());
+        headers.insert(REQUEST_ID, value);
+    }
 }
 
 /// One header with visible ASCII: nothing that could break a log line or pretend to be two.
@@ -37,7 +45,7 @@ fn given(headers: &HeaderMap) -> Option<String> {
     fit.then(|| bytes.iter().map(|&b| char::from(b)).collect())
 }
 
-fn generate() -> String {
+pub(super) fn generate() -> String {
     let mut random = [0u8; 16];
     // Without random numbers ids repeat; requests need not fail for that.
     let _ = getrandom::fill(&mut random);

@@ -1,8 +1,8 @@
 //! What all handlers share: the configuration, the keys, and the model once it is loaded.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::SetOnce;
@@ -19,6 +19,7 @@ use crate::engine::handle::Ended;
 use crate::keys::KeyStore;
 use crate::telemetry;
 use crate::text::Text;
+use crate::text::grammar::Grammars;
 
 /// Shared by all requests.
 #[derive(Debug)]
@@ -37,6 +38,9 @@ pub struct App {
     /// The engine ended by itself.
     failed: AtomicBool,
     served: SetOnce<(Served, Histograms)>,
+    /// `/openapi.json` and `/docs`, once somebody asked for them.
+    pub(super) description: OnceLock<String>,
+    pub(super) reference: OnceLock<String>,
 }
 
 /// A loaded model, and what is said of it.
@@ -44,6 +48,7 @@ pub struct App {
 pub struct Served {
     pub engine: EngineHandle,
     pub text: Text,
+    pub grammars: Grammars,
     /// Names that requests may use; the first is shown. At least one.
     pub names: Vec<String>,
     /// Those of [`Self::names`] whose text prompts are rendered by the chat template.
@@ -81,6 +86,8 @@ impl App {
             abandoned: CancellationToken::new(),
             failed: AtomicBool::new(false),
             served: SetOnce::new(),
+            description: OnceLock::new(),
+            reference: OnceLock::new(),
         })
     }
 

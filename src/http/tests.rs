@@ -2,8 +2,10 @@
 
 mod browsers;
 mod drains;
+mod errors;
 mod guard;
 mod keys_reload;
 mod observability;
+mod pages;
 mod support;
 mod timeouts;

@@ -5,10 +5,12 @@
 //! should end sooner than a pooled connection that merely waits, hence the limit here. hyper's own
 //! timer is the limit on idleness.
 
+mod refusal;
+
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -18,8 +20,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::{Instant, Sleep, sleep};
+use tokio_rustls::server::TlsStream;
 
 use super::body::{Ending, Guarded};
+use super::heads::Heads;
 
 /// How long a closing connection still reads, and throws away, what the client is sending. Closing a
 /// socket with unread bytes resets it, and the client may lose the answer (a 413, a 401) for it.
@@ -35,6 +39,11 @@ pub(super) struct Phase {
     busy: AtomicBool,
     /// Part of the last request's body has not been read.
     unread: AtomicBool,
+    /// Heads that arrived, and how many of them [`Wire`] followed to their end.
+    heads: AtomicUsize,
+    followed: AtomicUsize,
+    /// The next answer is the last.
+    closes: AtomicBool,
 }
 
 impl Phase {
@@ -43,12 +52,22 @@ impl Phase {
         self.begun.store(true, Ordering::Relaxed);
         self.busy.store(true, Ordering::Relaxed);
         self.unread.store(!body.is_end_stream(), Ordering::Relaxed);
+        let heads = 1 + self.heads.fetch_add(1, Ordering::Relaxed);
+        if heads > self.followed.load(Ordering::Relaxed) {
+            self.closes.store(true, Ordering::Relaxed);
+        }
         Body::new(Watched { body, phase: Arc::clone(self) })
     }
 
     /// Part of the request's body has not been read.
-    pub(super) fn is_unread(&self) -> bool {
+    fn is_unread(&self) -> bool {
         self.unread.load(Ordering::Relaxed)
+    }
+
+    /// No request may follow on this connection: what is left of a refused body would stand before it,
+    /// or the lines of this one's head may mean another thing to somebody else.
+    pub(super) fn is_last(&self) -> bool {
+        self.is_unread() || self.closes.load(Ordering::Relaxed)
     }
 
     /// An answer is on its way: wraps its body, which tells when it is over.
@@ -123,9 +142,63 @@ impl Limit {
 }
 
 /// A [`TcpStream`] whose state can be waited for while it is read and written.
-struct Socket {
+pub(super) struct Socket {
     read: Arc<OwnedReadHalf>,
     write: OwnedWriteHalf,
+}
+
+impl Socket {
+    pub(super) fn new(stream: TcpStream) -> Self {
+        let (read, write) = stream.into_split();
+        Self { read: Arc::new(read), write }
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.write).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.write).poll_write_vectored(cx, pieces)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.write.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.write).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.write).poll_shutdown(cx)
+    }
+}
+
+/// A socket, with TLS around it or without.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+    fn socket(&self) -> &Socket;
+}
+
+impl Stream for Socket {
+    fn socket(&self) -> &Socket {
+        self
+    }
+}
+
+impl Stream for TlsStream<Socket> {
+    fn socket(&self) -> &Socket {
+        self.get_ref().0
+    }
 }
 
 impl AsyncRead for Socket {
@@ -165,8 +238,8 @@ async fn hang_up(_socket: Arc<OwnedReadHalf>) {
 }
 
 /// The socket, as hyper sees it.
-pub(super) struct Wire {
-    stream: Socket,
+pub(super) struct Wire<S> {
+    stream: S,
     hang_up: Pin<Box<dyn Future<Output = ()> + Send>>,
     hung_up: bool,
     phase: Arc<Phase>,
@@ -176,29 +249,56 @@ pub(super) struct Wire {
     write: Limit,
     linger: Limit,
     shut: bool,
+    heads: Heads,
+    /// What is left to write of an answer that stands for one of hyper's own.
+    refusal: Bytes,
 }
 
-impl Wire {
-    pub(super) fn new(
-        stream: TcpStream,
-        phase: Arc<Phase>,
-        head: Duration,
-        write: Duration,
-    ) -> Self {
+impl<S: Stream> Wire<S> {
+    pub(super) fn new(stream: S, phase: Arc<Phase>, head: Duration, write: Duration) -> Self {
         let mut head = Limit::new(head);
         head.arm();
-        let (read, write_half) = stream.into_split();
-        let read = Arc::new(read);
         Self {
-            hang_up: Box::pin(hang_up(Arc::clone(&read))),
+            hang_up: Box::pin(hang_up(Arc::clone(&stream.socket().read))),
             hung_up: false,
-            stream: Socket { read, write: write_half },
+            stream,
             phase,
             head,
             write: Limit::new(write),
             linger: Limit::new(LINGER),
             shut: false,
+            heads: Heads::default(),
+            refusal: Bytes::new(),
         }
+    }
+
+    /// Bytes of a head, and what came with them.
+    fn follow(&mut self, bytes: &[u8]) {
+        self.heads.read(bytes);
+        self.phase.followed.store(self.heads.ended, Ordering::Relaxed);
+        if self.heads.are_ambiguous {
+            self.phase.closes.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether hyper refuses what is not HTTP with these bytes; then ours go out instead.
+    fn takes_over(&mut self, bytes: &[u8]) -> bool {
+        let Some(refusal) = refusal::in_our_form(bytes) else { return false };
+        self.refusal = refusal;
+        // The client may be sending still, and should be able to read why it is cut.
+        self.phase.unread.store(true, Ordering::Relaxed);
+        true
+    }
+
+    fn poll_refusal(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.refusal.is_empty() {
+            let written = Pin::new(&mut self.stream).poll_write(cx, &self.refusal);
+            match ready!(self.after_write(cx, written))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                n => drop(self.refusal.split_to(n)),
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn after_write<T>(
@@ -218,7 +318,7 @@ impl Wire {
     }
 }
 
-impl AsyncRead for Wire {
+impl<S: Stream> AsyncRead for Wire<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -238,6 +338,7 @@ impl AsyncRead for Wire {
             }
             Poll::Ready(Ok(())) if buf.filled().len() > before => {
                 this.head.arm();
+                this.follow(&buf.filled()[before..]);
                 read
             }
             _ => read,
@@ -245,13 +346,16 @@ impl AsyncRead for Wire {
     }
 }
 
-impl AsyncWrite for Wire {
+impl<S: Stream> AsyncWrite for Wire<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream.write).poll_write(cx, bytes);
+        if self.takes_over(bytes) {
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.after_write(cx, written)
     }
 
@@ -260,16 +364,22 @@ impl AsyncWrite for Wire {
         cx: &mut Context<'_>,
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream.write).poll_write_vectored(cx, pieces);
+        if let [head] = pieces
+            && self.takes_over(head)
+        {
+            return Poll::Ready(Ok(head.len()));
+        }
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, pieces);
         self.after_write(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.write.is_write_vectored()
+        self.stream.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        ready!(this.poll_refusal(cx))?;
         // hyper comes by here whenever something happens on the connection, and while a request
         // runs, an error ends it. Before and after, hyper knows best what an end means.
         if this.phase.busy.load(Ordering::Relaxed) {
@@ -278,13 +388,14 @@ impl AsyncWrite for Wire {
                 return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
             }
         }
-        Pin::new(&mut this.stream.write).poll_flush(cx)
+        Pin::new(&mut this.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         if !this.shut {
-            ready!(Pin::new(&mut this.stream.write).poll_shutdown(cx))?;
+            ready!(this.poll_refusal(cx))?;
+            ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
             this.shut = true;
         }
         if !this.phase.is_unread() {

@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io::Write as _;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
 use zeroize::{Zeroize as _, Zeroizing};
@@ -21,9 +22,11 @@ const HEADER: &str = "\
 pub struct NewKey {
     pub id: String,
     pub expires: Option<Moment>,
-    pub rpm: Option<u64>,
-    pub tpm: Option<u64>,
-    pub concurrency: Option<u64>,
+    pub rpm: Option<NonZeroU32>,
+    pub tpm: Option<NonZeroU32>,
+    pub concurrency: Option<NonZeroU32>,
+    pub priority: Option<i32>,
+    pub models: Option<Vec<String>>,
 }
 
 /// Makes a key and writes its digest; creates the file (0600) if there is none. Returns the secret:
@@ -39,8 +42,8 @@ pub fn add(path: &Path, new: NewKey) -> Result<Zeroizing<String>, KeyError> {
         rpm: new.rpm,
         tpm: new.tpm,
         concurrency: new.concurrency,
-        priority: None,
-        models: None,
+        priority: new.priority,
+        models: new.models,
     };
     change(path, true, |keys| {
         if keys.iter().any(|k| k.id == entry.id) {

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::num::NonZeroU32;
 use std::path::Path;
 use std::str::FromStr;
 
@@ -14,6 +15,12 @@ use super::{Digest, KeyError};
 
 /// Longest key id. It stands in logs and, with limits, in answers.
 const MAX_ID_CHARS: usize = 64;
+
+/// The highest limit a minute: above it, a token would be worth less than the clock can tell.
+pub const MAX_LIMIT: u32 = 1_000_000_000;
+
+/// Priorities lie between this and its negative.
+pub const MAX_PRIORITY: i32 = 8;
 
 /// A key file is a handful of lines a key; what is longer than this is something else.
 const MAX_FILE_BYTES: u64 = 16 << 20;
@@ -42,13 +49,14 @@ pub struct Entry {
     pub expires: Option<Moment>,
     /// Requests a minute.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub rpm: Option<u64>,
-    /// Tokens a minute.
+    pub rpm: Option<NonZeroU32>,
+    /// Tokens a minute, of prompts and answers.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub tpm: Option<u64>,
+    pub tpm: Option<NonZeroU32>,
     /// Requests at one time.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub concurrency: Option<u64>,
+    pub concurrency: Option<NonZeroU32>,
+    /// Lower is sooner: each point below 0 doubles the key's share of a busy server, each above halves it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub priority: Option<i32>,
     /// Model names that the key may use; all if absent.
@@ -57,22 +65,23 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Fields that stand in the file but that this version does not enforce.
-    pub(super) fn unenforced(&self) -> Vec<&'static str> {
-        [
-            ("rpm", self.rpm.is_some()),
-            ("tpm", self.tpm.is_some()),
-            ("concurrency", self.concurrency.is_some()),
-            ("priority", self.priority.is_some()),
-            ("models", self.models.is_some()),
-        ]
-        .into_iter()
-        .filter_map(|(name, set)| set.then_some(name))
-        .collect()
+    /// A key that may do everything.
+    pub(super) fn unlimited(id: &str, sha256: Digest) -> Self {
+        Self {
+            id: id.to_owned(),
+            sha256,
+            created: None,
+            expires: None,
+            rpm: None,
+            tpm: None,
+            concurrency: None,
+            priority: None,
+            models: None,
+        }
     }
 }
 
-/// A point in time: RFC 3339, or a date alone, which means its first moment in UTC.
+/// A point in time, in UTC: read from RFC 3339, or from a date alone, which means its first moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Moment(pub OffsetDateTime);
 
@@ -88,18 +97,21 @@ impl FromStr for Moment {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if let Ok(date) = Date::parse(text, format_description!("[year]-[month]-[day]")) {
-            return Ok(Self(date.with_time(Time::MIDNIGHT).assume_utc()));
-        }
-        OffsetDateTime::parse(text, &Rfc3339)
+        let date = Date::parse(text, format_description!("[year]-[month]-[day]")).ok();
+        let moment = date.map(|date| date.with_time(Time::MIDNIGHT).assume_utc()).or_else(|| {
+            OffsetDateTime::parse(text, &Rfc3339).ok()?.checked_to_offset(UtcOffset::UTC)
+        });
+        // Within the years that it can be written in again: an offset may lead out of them.
+        moment
+            .filter(|moment| moment.year() >= 0)
             .map(Self)
-            .map_err(|_| "not a date (2027-01-31) or a time (2027-01-31T12:00:00Z)".to_owned())
+            .ok_or_else(|| "not a date (2027-01-31) or a time (2027-01-31T12:00:00Z)".to_owned())
     }
 }
 
 impl fmt::Display for Moment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = self.0.to_offset(UtcOffset::UTC).format(&Rfc3339).map_err(|_| fmt::Error)?;
+        let text = self.0.format(&Rfc3339).map_err(|_| fmt::Error)?;
         f.write_str(&text)
     }
 }
@@ -231,6 +243,22 @@ fn check(file: &KeyFile) -> Result<(), String> {
         if !digests.insert(&key.sha256) {
             return Err(format!("key '{}' has the digest of another", key.id));
         }
+        check_limits(key).map_err(|reason| format!("key '{}': {reason}", key.id))?;
+    }
+    Ok(())
+}
+
+fn check_limits(key: &Entry) -> Result<(), String> {
+    for (name, limit) in [("rpm", key.rpm), ("tpm", key.tpm), ("concurrency", key.concurrency)] {
+        if limit.is_some_and(|limit| limit.get() > MAX_LIMIT) {
+            return Err(format!("{name} is at most {MAX_LIMIT}"));
+        }
+    }
+    if key.priority.is_some_and(|p| !(-MAX_PRIORITY..=MAX_PRIORITY).contains(&p)) {
+        return Err(format!("priority lies between -{MAX_PRIORITY} and {MAX_PRIORITY}"));
+    }
+    if key.models.as_ref().is_some_and(Vec::is_empty) {
+        return Err("models is empty: revoke the key, or name what it may use".to_owned());
     }
     Ok(())
 }

@@ -5,6 +5,7 @@
 
 mod edit;
 mod file;
+mod limits;
 mod store;
 mod watch;
 
@@ -13,8 +14,9 @@ use std::path::PathBuf;
 use sha2::{Digest as _, Sha256};
 
 pub use edit::{NewKey, add, list, revoke};
-pub use file::{Entry, Moment, check_id};
-pub use store::{KEY_RELOAD_TOTAL, Key, KeyStore};
+pub use file::{Entry, MAX_LIMIT, MAX_PRIORITY, Moment, check_id};
+pub use limits::{Bucket, Level, Limits, Place, Reserved, Short};
+pub use store::{KEY_RELOAD_TOTAL, KEYS, Key, KeyStore};
 pub use watch::watch;
 
 /// SHA-256 of a secret.
@@ -42,3 +44,5 @@ impl KeyError {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod timing_tests;

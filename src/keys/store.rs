@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -9,12 +10,15 @@ use subtle::{Choice, ConditionallySelectable as _, ConstantTimeEq as _};
 use time::OffsetDateTime;
 
 use super::file::{self, Entry, Moment};
-use super::watch::Mark;
-use super::{Digest, KeyError};
+use super::{Digest, KeyError, Limits};
 use crate::engine::message::Tenant;
+use crate::watch::Mark;
 
 /// Reloads of the key file, by `result`: `ok` or `error`.
 pub const KEY_RELOAD_TOTAL: &str = "millrace_key_reload_total";
+
+/// Keys, by `state`: `valid`, `expiring` (within a week), `expired`.
+pub const KEYS: &str = "millrace_keys";
 
 /// Id of the key of `MILLRACE_API_KEY`. No file can have it: `$` is not allowed there.
 const ENV_ID: &str = "$MILLRACE_API_KEY";
@@ -26,7 +30,14 @@ pub struct Key {
     /// Whose requests these are, for the engine.
     pub tenant: Tenant,
     pub expires: Option<Moment>,
+    pub limits: Arc<Limits>,
+    /// Lower is sooner.
+    pub priority: i32,
+    /// Model names that it may use; all if absent.
+    pub models: Option<Vec<String>>,
     digest: Digest,
+    /// What was said of its expiry.
+    warned: AtomicU8,
 }
 
 impl std::fmt::Debug for Key {
@@ -35,6 +46,9 @@ impl std::fmt::Debug for Key {
             .field("id", &self.id)
             .field("tenant", &self.tenant)
             .field("expires", &self.expires)
+            .field("limits", &self.limits)
+            .field("priority", &self.priority)
+            .field("models", &self.models)
             .finish_non_exhaustive()
     }
 }
@@ -46,8 +60,15 @@ pub struct KeyStore {
     /// The file's state just before it was read for the first time.
     pub(super) opened: Option<Mark>,
     keys: ArcSwap<Vec<Arc<Key>>>,
-    /// A secret keeps its tenant over reloads; a new secret under an old id gets one of its own.
-    tenants: Mutex<HashMap<Digest, Tenant>>,
+    /// A secret keeps its tenant over reloads, and what it has used; a new secret under an old id gets
+    /// its own.
+    known: Mutex<HashMap<Digest, Known>>,
+}
+
+/// What outlives a reload.
+struct Known {
+    tenant: Tenant,
+    limits: Arc<Limits>,
 }
 
 impl std::fmt::Debug for KeyStore {
@@ -68,7 +89,7 @@ impl KeyStore {
             file,
             env: env_digest,
             keys: ArcSwap::default(),
-            tenants: Mutex::default(),
+            known: Mutex::default(),
         };
         store.load()?;
         Ok(Arc::new(store))
@@ -124,33 +145,88 @@ impl KeyStore {
             Some(path) => file::read(path)?.keys,
             None => Vec::new(),
         };
-        warn_unenforced(&entries);
-        let mut keys: Vec<Arc<Key>> =
-            entries.into_iter().map(|e| self.key(e.id.as_str(), e.sha256, e.expires)).collect();
-        keys.extend(self.env.map(|digest| self.key(ENV_ID, digest, None)));
+        let env = self.env.map(|digest| Entry::unlimited(ENV_ID, digest));
+        let keys: Vec<Arc<Key>> = entries.into_iter().chain(env).map(|e| self.key(e)).collect();
         self.keys.store(Arc::new(keys));
+        self.watch_expiry();
         Ok(())
     }
 
-    fn key(&self, id: &str, digest: Digest, expires: Option<Moment>) -> Arc<Key> {
-        let mut tenants = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
+    fn key(&self, entry: Entry) -> Arc<Key> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         // 0 is the tenant of a keyless server.
-        let next = Tenant(u32::try_from(tenants.len()).map_or(u32::MAX, |n| n.saturating_add(1)));
-        let tenant = *tenants.entry(digest).or_insert(next);
-        Arc::new(Key { id: id.into(), tenant, expires, digest })
+        let next = Tenant(u32::try_from(known.len()).map_or(u32::MAX, |n| n.saturating_add(1)));
+        let before = known.get(&entry.sha256);
+        let tenant = before.map_or(next, |known| known.tenant);
+        let limits = Arc::new(Limits::of(&entry, before.map(|known| &*known.limits)));
+        known.insert(entry.sha256, Known { tenant, limits: Arc::clone(&limits) });
+        Arc::new(Key {
+            id: entry.id.into(),
+            tenant,
+            expires: entry.expires,
+            limits,
+            priority: entry.priority.unwrap_or(0),
+            models: entry.models,
+            digest: entry.sha256,
+            warned: AtomicU8::new(Expiry::Far as u8),
+        })
+    }
+
+    /// Says of each key that it has expired or is about to, once for each step towards it.
+    pub(super) fn watch_expiry(&self) {
+        let now = OffsetDateTime::now_utc();
+        let mut counts = [0_u32; 3];
+        for key in self.keys.load().iter() {
+            let stage = Expiry::of(key.expires, now);
+            counts[stage.state()] += 1;
+            let before = key.warned.fetch_max(stage as u8, Ordering::Relaxed);
+            if before < stage as u8
+                && let Some(expires) = key.expires
+            {
+                stage.warn(&key.id, expires);
+            }
+        }
+        for (state, count) in ["valid", "expiring", "expired"].into_iter().zip(counts) {
+            metrics::gauge!(KEYS, "state" => state).set(count);
+        }
     }
 }
 
-/// A limit that is written down but not kept would be worse than none.
-fn warn_unenforced(entries: &[Entry]) {
-    for entry in entries {
-        let fields = entry.unenforced();
-        if !fields.is_empty() {
-            tracing::warn!(
-                key = entry.id,
-                fields = fields.join(", "),
-                "THE KEY FILE SETS LIMITS THAT THIS VERSION DOES NOT ENFORCE"
-            );
+/// How near a key is to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Expiry {
+    Far,
+    WithinWeek,
+    WithinDay,
+    Over,
+}
+
+impl Expiry {
+    fn of(expires: Option<Moment>, now: OffsetDateTime) -> Self {
+        let Some(Moment(expires)) = expires else { return Self::Far };
+        match expires - now {
+            left if left <= time::Duration::ZERO => Self::Over,
+            left if left <= time::Duration::DAY => Self::WithinDay,
+            left if left <= time::Duration::WEEK => Self::WithinWeek,
+            _ => Self::Far,
+        }
+    }
+
+    /// Place among the states that [`KEYS`] counts.
+    fn state(self) -> usize {
+        match self {
+            Self::Far => 0,
+            Self::WithinWeek | Self::WithinDay => 1,
+            Self::Over => 2,
+        }
+    }
+
+    fn warn(self, key: &str, expires: Moment) {
+        match self {
+            Self::Far => {}
+            Self::WithinWeek => tracing::warn!(key, %expires, "a key expires within a week"),
+            Self::WithinDay => tracing::warn!(key, %expires, "a key expires within a day"),
+            Self::Over => tracing::warn!(key, %expires, "a key has expired: it is refused"),
         }
     }
 }

@@ -1,6 +1,8 @@
 use std::fs::{self, Permissions};
+use std::num::NonZeroU32;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use proptest::prelude::*;
 
@@ -56,9 +58,11 @@ fn secrets_are_base64url() {
 fn list_and_revoke_know_every_key_once() {
     let (_folder, file) = folder();
     let limits = NewKey {
-        rpm: Some(5),
-        tpm: Some(1000),
-        concurrency: Some(2),
+        rpm: NonZeroU32::new(5),
+        tpm: NonZeroU32::new(1000),
+        concurrency: NonZeroU32::new(2),
+        priority: Some(-1),
+        models: Some(vec!["fake".to_owned()]),
         expires: Some("2027-01-31".parse().unwrap()),
         ..named("limited")
     };
@@ -69,7 +73,12 @@ fn list_and_revoke_know_every_key_once() {
     let keys = list(&file).unwrap();
     let ids: Vec<_> = keys.iter().map(|k| k.id.as_str()).collect();
     assert_eq!(ids, ["limited", "other"]);
-    assert_eq!((keys[0].rpm, keys[0].tpm, keys[0].concurrency), (Some(5), Some(1000), Some(2)));
+    let numbers = [keys[0].rpm, keys[0].tpm, keys[0].concurrency].map(|n| n.unwrap().get());
+    assert_eq!(numbers, [5, 1000, 2]);
+    assert_eq!(
+        (keys[0].priority, keys[0].models.as_deref()),
+        (Some(-1), Some(&["fake".to_owned()][..]))
+    );
     assert_eq!(keys[0].expires.unwrap().to_string(), "2027-01-31T00:00:00Z");
     assert!(keys[0].created.unwrap() <= Moment::now());
     revoke(&file, "limited").unwrap();
@@ -127,7 +136,7 @@ fn a_file_that_everybody_may_read_or_write_is_refused() {
 #[test]
 fn bad_files_are_refused_by_line_without_repeating_them() {
     let good = entry("a", "s", "");
-    let bad: [(String, &str); 12] = [
+    let bad: [(String, &str); 17] = [
         (String::new(), "missing field `keys`"),
         ("keys = [".to_owned(), "line 1"),
         (good.replace("sha256", "sha-canary"), "unknown field"),
@@ -136,6 +145,11 @@ fn bad_files_are_refused_by_line_without_repeating_them() {
         ("[[keys]]\nid = \"a\"\nsha256 = 1\n".to_owned(), "64 hexadecimal digits"),
         (entry("a", "s", "rpm = \"sk-canary\""), "invalid type"),
         (entry("a", "s", "rpm = -1"), "line 4"),
+        (entry("a", "s", "concurrency = 0"), "line 4"),
+        (entry("a", "s", "tpm = 1_000_000_001"), "'a': tpm is at most 1000000000"),
+        (entry("a", "s", "priority = 9"), "'a': priority lies between -8 and 8"),
+        (entry("a", "s", "models = []"), "'a': models is empty"),
+        (entry("a", "s", "models = [1]"), "line 4"),
         (entry("a", "s", "expires = \"sk-canary\""), "not a date"),
         (entry("a b", "s", ""), "key 1: an id has"),
         (good.clone() + &entry("a", "other", ""), "two keys have the id 'a'"),
@@ -199,6 +213,28 @@ fn a_secret_keeps_its_tenant_and_a_new_secret_gets_its_own() {
 }
 
 #[test]
+fn what_was_used_of_a_limit_outlives_a_reload_unless_the_limit_changes() {
+    let (_folder, file) = folder();
+    let store = |more: &str| write(&file, &entry("a", "1", more), 0o600);
+    store("rpm = 5\ntpm = 100\nconcurrency = 2");
+    let keys = KeyStore::open(Some(file.clone()), None).unwrap();
+    let limits = || keys.find(&digest(b"1")).unwrap().limits.clone();
+    let remaining = |bucket: &Option<Arc<Bucket>>| bucket.as_ref().unwrap().level().remaining;
+    let (first, _place) = (limits(), limits().enter().unwrap());
+    first.requests.as_ref().unwrap().take(3).unwrap();
+    first.tokens.as_ref().unwrap().take(90).unwrap();
+    store("rpm = 5\ntpm = 200\nconcurrency = 1");
+    keys.reload();
+    let second = limits();
+    assert_eq!(remaining(&second.requests), 2, "the same limit");
+    assert_eq!(remaining(&second.tokens), 200, "another one");
+    assert!(second.enter().is_none(), "who runs still runs");
+    store("");
+    keys.reload();
+    assert!(limits().requests.is_none() && limits().enter().is_some());
+}
+
+#[test]
 fn a_reload_that_fails_changes_nothing() {
     let (_folder, file) = folder();
     write(&file, &entry("a", "1", ""), 0o600);
@@ -233,11 +269,27 @@ proptest! {
     #[test]
     fn what_is_written_can_be_read(id in "[a-zA-Z0-9._@:-]{1,64}", rpm in any::<Option<u32>>()) {
         let (_folder, file) = folder();
-        let rpm = rpm.map(u64::from);
+        let rpm = rpm.and_then(|n| NonZeroU32::new(n.min(file::MAX_LIMIT)));
         let secret = add(&file, NewKey { rpm, ..named(&id) }).unwrap();
         let keys = list(&file).unwrap();
         prop_assert_eq!(&keys[0].id, &id);
         prop_assert_eq!(keys[0].rpm, rpm);
         prop_assert_eq!(keys[0].sha256, digest(secret.as_bytes()));
+    }
+}
+
+#[test]
+fn moments_can_be_written_as_they_were_read_or_are_refused() {
+    for (text, written) in [
+        ("2027-01-31", "2027-01-31T00:00:00Z"),
+        ("2027-01-31T12:00:00+02:00", "2027-01-31T10:00:00Z"),
+        ("9999-12-31T23:59:59Z", "9999-12-31T23:59:59Z"),
+        ("0000-01-01T00:00:00Z", "0000-01-01T00:00:00Z"),
+    ] {
+        assert_eq!(text.parse::<Moment>().unwrap().to_string(), written);
+    }
+    // Their offsets lead out of the four digits of a year.
+    for text in ["9999-12-31T23:59:59-01:00", "0000-01-01T00:00:00+01:00", "-0001-01-01", "soon"] {
+        assert!(text.parse::<Moment>().is_err(), "{text}");
     }
 }

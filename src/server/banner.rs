@@ -13,8 +13,11 @@ use crate::config::{AuthConfig, Config};
 const EXAMPLE_NAME: &str = "text-davinci-002";
 
 /// The port is open.
-pub(super) fn listening(config: &Config, address: SocketAddr) {
-    let line = format!("listening on http://{address}, loading {}", config.model);
+pub(super) fn listening(config: &Config, address: SocketAddr, admin: Option<SocketAddr>) {
+    let admin = admin.map(|admin| format!(", health and metrics on http://{admin}"));
+    let admin = admin.unwrap_or_default();
+    let scheme = scheme(config);
+    let line = format!("listening on {scheme}://{address}{admin}, loading {}", config.model);
     if config.log.json {
         tracing::info!("{line}");
     } else {
@@ -33,6 +36,7 @@ pub(super) struct Facts {
     kv_cache: String,
     keys: String,
     open: bool,
+    webui: bool,
 }
 
 impl Facts {
@@ -51,7 +55,7 @@ impl Facts {
         let example = served.names.iter().find(|n| *n == EXAMPLE_NAME).unwrap_or(&own).clone();
         let full = kv_tokens as f64 / served.max_model_len.max(1) as f64;
         Self {
-            base: format!("http://{}", reachable(address)),
+            base: format!("{}://{}", scheme(config), reachable(address)),
             model: format!(
                 "{own} ({}, {}, {})",
                 loaded.arch,
@@ -68,6 +72,7 @@ impl Facts {
             ),
             keys: keys(&config.auth),
             open: config.auth.allow_unauthenticated,
+            webui: config.http.webui,
         }
     }
 
@@ -97,15 +102,17 @@ impl Facts {
     fn text(&self) -> String {
         let Self { base, model, example, context, device, kv_cache, keys, .. } = self;
         let mut out = format!("\nmillrace {} is ready to serve\n\n", env!("CARGO_PKG_VERSION"));
+        let playground = if self.webui { format!("{base}/") } else { "off".to_owned() };
         for (name, value) in [
             ("url", &format!("{base}/v1")),
+            ("playground", &playground),
             ("model", model),
             ("context", &format!("{context} tokens")),
             ("device", device),
             ("kv cache", kv_cache),
             ("keys", keys),
         ] {
-            let _ = writeln!(out, "  {name:<9}{value}");
+            let _ = writeln!(out, "  {name:<12}{value}");
         }
         let (curl, python) = if self.open {
             (String::new(), "\"none\"".to_owned())
@@ -126,6 +133,10 @@ impl Facts {
         );
         out
     }
+}
+
+fn scheme(config: &Config) -> &'static str {
+    if config.http.tls.is_some() { "https" } else { "http" }
 }
 
 fn keys(auth: &AuthConfig) -> String {

@@ -15,6 +15,7 @@ use crate::http::Served;
 use crate::model::load::hex;
 use crate::model::{self, Model};
 use crate::text::Text;
+use crate::text::grammar::Grammars;
 
 /// Of the hash: enough to tell two servers apart.
 const FINGERPRINT_BYTES: usize = 6;
@@ -58,6 +59,7 @@ pub(super) fn load(config: &Config, interrupt: &Interrupt) -> anyhow::Result<Loa
     let served = Served {
         max_model_len: config.engine.max_model_len.map_or(context, |len| len.min(context)),
         engine,
+        grammars: Grammars::new(&opened.text),
         text: opened.text,
         instruct: names.iter().filter(|n| config.names.instruct.contains(*n)).cloned().collect(),
         names,

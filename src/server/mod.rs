@@ -14,25 +14,28 @@ use banner::Facts;
 
 use crate::cli::pull::Interrupt;
 use crate::config::Config;
-use crate::http::{self, App, Shutdown};
+use crate::http::{self, App, Listeners, Shutdown};
 use crate::keys::KeyStore;
 
 /// What an interrupted download gets for removing its files.
 const CLEAN_UP_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Serves `config.model` on `listener` until `shutdown` says to end and running requests have ended.
+/// Serves `config.model` on `listeners` until `shutdown` says to end and running requests have ended.
 ///
 /// The port answers at once: while the model is loading, as a server that is alive and not ready.
 ///
 /// # Errors
 /// The keys or the model cannot be loaded, or the engine could not go on.
-pub async fn run(config: Config, listener: TcpListener, shutdown: Shutdown) -> anyhow::Result<()> {
-    let address = listener.local_addr().context("cannot tell the bound address")?;
+pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> anyhow::Result<()> {
+    let bound =
+        |listener: &TcpListener| listener.local_addr().context("cannot tell the bound address");
+    let address = bound(&listeners.api)?;
+    let admin = listeners.admin.as_ref().map(bound).transpose()?;
     let auth = &config.auth;
     let keys = KeyStore::open(auth.api_key_file.clone(), auth.env_key_digest)?;
     let app = App::new(config.http.clone(), auth, keys);
-    banner::listening(&config, address);
-    let mut http = tokio::spawn(http::serve(listener, Arc::clone(&app), shutdown));
+    banner::listening(&config, address, admin);
+    let mut http = tokio::spawn(http::serve(listeners, Arc::clone(&app), shutdown));
 
     let interrupt = Interrupt::default();
     let mut loading = {

@@ -88,6 +88,7 @@ fn describe() {
     }
     metrics::describe_counter!(HTTP_REQUESTS_TOTAL, "Answers, by route, method and status.");
     metrics::describe_counter!(AUTH_FAILURES_TOTAL, "Requests answered 401.");
+    metrics::describe_gauge!(crate::keys::KEYS, "API keys, by how near their expiry is.");
     metrics::describe_counter!(crate::keys::KEY_RELOAD_TOTAL, "Reloads of the key file.");
     // Series that alerts watch exist from the start: a rate over a counter that appears with its
     // first increment misses that increment.

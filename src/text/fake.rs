@@ -33,11 +33,17 @@ impl Text {
     /// Below 259 tokens text is encoded with loss. Its template is `<|role|>content…<|assistant|>`.
     pub fn fake(vocab: usize) -> Self {
         #[expect(clippy::expect_used, reason = "the pieces are constants, and tests build them")]
-        build(vocab).expect("the fake model's pieces make a vocabulary")
+        build(vocab, TEMPLATE).expect("the fake model's pieces make a vocabulary")
+    }
+
+    /// The fake vocabulary with another template.
+    #[cfg(test)]
+    pub fn fake_with_template(source: &str) -> Self {
+        build(300, source).expect("a vocabulary like that of the fake model")
     }
 }
 
-fn build(size: usize) -> Result<Text, TextError> {
+fn build(size: usize, template: &str) -> Result<Text, TextError> {
     let printable = b' '..=b'~';
     let others = (0..=u8::MAX).filter(|byte| !(b' '..=b'~').contains(byte));
     let mut pieces = SPECIAL
@@ -60,7 +66,8 @@ fn build(size: usize) -> Result<Text, TextError> {
         adds_bos: false,
         end_tokens: vec![FAKE_END],
         space_prefix: false,
-        template: Some(Template::new(TEMPLATE.to_owned(), Vec::new())),
+        template: Some(Template::new(template.to_owned(), Vec::new())),
+        fim: None,
     };
     Ok(Text { inner: Arc::new(inner) })
 }

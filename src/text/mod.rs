@@ -3,16 +3,19 @@
 //! * [`Text`]: the text side of one model: tokenizer, bytes of each token, chat template.
 //! * [`Detokenizer`]: tokens to text, one by one, without breaking characters.
 //! * [`StopSet`]: compiled stop strings; [`StopSet::watch`] is what the engine asks.
+//! * [`grammar`]: what keeps an answer within a schema or a grammar.
 //! * [`TextStream`]: a [`Detokenizer`] that stops at stop strings and never leaks their beginning.
 
 mod detokenize;
 #[cfg(feature = "fake-model")]
 mod fake;
+mod fim;
+pub mod grammar;
 mod stop;
 mod stream;
 mod template;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod tokenizer;
 mod vocab;
 
@@ -23,10 +26,11 @@ pub use detokenize::Detokenizer;
 pub use fake::FAKE_END;
 pub use stop::{STOP_BYTES_MAX, STOPS_MAX, StopError, StopSet};
 pub use stream::{Piece, TextStream};
-pub use template::{ChatMessage, ChatOptions, Json, TemplateError};
+pub use template::{ChatMessage, ChatOptions, Json, Knows, TemplateError};
 
 use crate::engine::message::TokenId;
 use crate::model::load::gguf::Metadata;
+use fim::Fim;
 use template::Template;
 use tokenizer::Tokenizer;
 use vocab::{Kind, Spelling, Vocab};
@@ -54,6 +58,7 @@ struct Inner {
     /// Encoding puts a blank before a text.
     space_prefix: bool,
     template: Option<Template>,
+    fim: Option<Fim>,
 }
 
 impl Text {
@@ -84,6 +89,7 @@ impl Text {
             adds_bos: adds_bos && bos.is_some(),
             end_tokens: crate::model::load::end_tokens(metadata)?,
             space_prefix: tokenizer::space_prefix(metadata, spelling)?,
+            fim: Fim::from_gguf(metadata, &vocab)?,
             vocab,
             tokenizer,
             template,
@@ -101,6 +107,11 @@ impl Text {
             ids.insert(0, bos);
         }
         ids
+    }
+
+    /// Token ids of a text that goes on with what stands before it; nothing in it is special.
+    fn encode_on(&self, text: &str) -> Vec<TokenId> {
+        self.inner.tokenizer.encode_on(&self.inner.vocab, text)
     }
 
     /// The text of a whole sequence; bytes that are not UTF-8 become U+FFFD, as
@@ -175,6 +186,11 @@ impl Text {
     /// The model's own chat template, if it has one.
     pub fn chat_template(&self) -> Option<&str> {
         self.inner.template.as_ref().map(Template::source)
+    }
+
+    /// What the chat template has words for; nothing without a template.
+    pub fn template_knows(&self) -> Knows {
+        self.inner.template.as_ref().map_or_else(Knows::default, Template::knows)
     }
 
     /// Renders a conversation by the model's chat template, on a thread of its own. Special tokens stand in the result as

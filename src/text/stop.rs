@@ -70,6 +70,7 @@ impl Pattern {
 #[derive(Debug, Clone)]
 pub struct StopSet {
     patterns: Arc<[Pattern]>,
+    is_shown: bool,
 }
 
 impl StopSet {
@@ -85,7 +86,14 @@ impl StopSet {
                 _ => return Err(StopError::TooLong { index }),
             }
         }
-        Ok(Self { patterns: stops.iter().map(|stop| Pattern::new(stop.as_ref())).collect() })
+        let patterns = stops.iter().map(|stop| Pattern::new(stop.as_ref())).collect();
+        Ok(Self { patterns, is_shown: false })
+    }
+
+    /// The text is cut where the first stop string ends, not where it begins.
+    #[must_use]
+    pub fn shown(self, is_shown: bool) -> Self {
+        Self { is_shown, ..self }
     }
 
     /// What the engine asks after each token of one choice. `detokenizer` as in the choice's
@@ -101,11 +109,16 @@ pub(super) struct Matcher {
     patterns: Arc<[Pattern]>,
     /// Bytes of each pattern that the text so far ends with.
     matched: Vec<usize>,
+    is_shown: bool,
 }
 
 impl Matcher {
     pub(super) fn new(stops: &StopSet) -> Self {
-        Self { patterns: stops.patterns.clone(), matched: vec![0; stops.patterns.len()] }
+        Self {
+            patterns: stops.patterns.clone(),
+            matched: vec![0; stops.patterns.len()],
+            is_shown: stops.is_shown,
+        }
     }
 
     /// Takes the next byte. The length of the longest stop string that ends with it, or 0.
@@ -120,9 +133,17 @@ impl Matcher {
         longest
     }
 
+    /// How much of a text is no answer that ends with a stop string of that length.
+    pub(super) fn cut(&self, stop: usize) -> usize {
+        if self.is_shown { 0 } else { stop }
+    }
+
     /// Length of the longest end of the text that could be the beginning of a stop string, and is not
-    /// all of it.
+    /// all of it; none of it where stop strings are shown.
     pub(super) fn held(&self) -> usize {
+        if self.is_shown {
+            return 0;
+        }
         let held = |(pattern, &matched): (&Pattern, &usize)| {
             if matched == pattern.bytes.len() {
                 usize::from(pattern.fallback[matched])

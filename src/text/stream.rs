@@ -86,7 +86,7 @@ impl TextStream {
             if stop > 0 && self.may_stop {
                 self.stopped = true;
                 let mut text = std::mem::take(&mut self.held);
-                text.truncate(before + at + 1 - stop);
+                text.truncate(before + at + 1 - matcher.cut(stop));
                 return text;
             }
         }

@@ -86,7 +86,7 @@ fn check_config_and_serve_list_every_fault() {
 }
 
 #[test]
-fn serve_without_keys_names_the_three_ways() {
+fn row_34_serve_without_keys_names_the_three_ways() {
     let home = tempdir().unwrap();
     let (code, _, err) = run(&home, &["serve", FAKE]);
     assert_eq!(code, 2);
@@ -100,7 +100,7 @@ fn serve_without_keys_names_the_three_ways() {
 }
 
 #[test]
-fn serve_says_what_is_wrong_with_its_model_in_one_line() {
+fn row_31_serve_says_what_is_wrong_with_its_model_in_one_line() {
     let home = tempdir().unwrap();
     std::fs::write(home.path().join("bad.gguf"), b"GGUF\x03\0\0\0 not a model at all").unwrap();
     std::fs::create_dir(home.path().join("folder")).unwrap();

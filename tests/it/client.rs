@@ -93,14 +93,27 @@ impl Client {
         self.post("/v1/completions", body)
     }
 
+    /// Sends a request and leaves its answer where it is.
+    pub(crate) fn send(&self, body: &Value) -> TcpStream {
+        let text = body.to_string();
+        let head = self.head("POST", "/v1/completions", Some(&text));
+        self.raw((head + &text).as_bytes()).unwrap()
+    }
+
     /// Sends a streaming request and reads its head.
     pub(crate) fn stream(&self, body: &Value) -> Stream {
-        let text = body.to_string();
-        let socket =
-            self.raw((self.head("POST", "/v1/completions", Some(&text)) + &text).as_bytes());
-        let mut reader = BufReader::new(socket.unwrap());
+        let mut reader = BufReader::new(self.send(body));
         let (status, headers) = read_head(&mut reader).unwrap();
         Stream { status, headers, reader, rest: Vec::new() }
+    }
+
+    /// How many requests their clients left, or were cut off from.
+    pub(crate) fn aborted(&self) -> f64 {
+        let page = self.get("/metrics").body;
+        let of_aborts = |line: &&str| {
+            line.starts_with("vllm:request_success_total{") && line.contains("=\"abort\"")
+        };
+        page.lines().find(of_aborts).and_then(|l| l.rsplit(' ').next()?.parse().ok()).unwrap_or(0.0)
     }
 
     /// The value of a metric whose line begins with `name`, all label sets added up.

@@ -2,12 +2,23 @@
 // The lints know tests by their attribute; here everything is a test.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
+mod chat;
 mod cli;
 mod client;
+mod completions;
+mod door;
+mod explosives;
+mod faults;
 mod house;
 mod lifecycle;
+mod limits;
+mod params;
 mod prefix_cache;
 mod pull;
+mod raw;
 mod real_model;
 mod serve;
+mod slow_readers;
+mod structured;
 mod support;
+mod tls;

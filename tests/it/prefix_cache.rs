@@ -5,6 +5,7 @@ use std::thread;
 use serde_json::{Value, json};
 
 use crate::client::Client;
+use crate::lifecycle::{call, until};
 use crate::support::{KEY, Server, millrace, smollm2};
 
 /// Some 150 tokens, then `end`.
@@ -31,7 +32,7 @@ fn ask(client: &Client, body: &Value) -> Value {
 }
 
 #[test]
-fn what_was_computed_is_found_by_its_own_key_and_changes_no_bit() {
+fn row_28_what_was_computed_is_found_by_its_own_key_and_changes_no_bit() {
     let model = smollm2();
     let plain = Server::start(&[&model, "--no-prefix-caching"]);
     let caching = Server::spawn_with(&[&model, "--api-key-file", "k.toml"], |command| {
@@ -90,4 +91,20 @@ fn what_arrives_together_is_computed_once_with_the_same_bits() {
     }
     let found = with.iter().filter(|answer| cached(answer) >= 96).count();
     assert_eq!(found, 5, "all but the first");
+}
+
+#[test]
+fn who_is_prior_does_not_wait_behind_those_that_it_comes_before() {
+    let server = Server::start(&["fake:step_ms=3", "--max-num-batched-tokens", "64"]);
+    let client = server.client();
+    // Shorter prompts than that of the one that computes the prefix: they are read before it.
+    let others = (0..4).map(|i| call(&format!("{i}{}", "x".repeat(2000)), 1));
+    let _others: Vec<_> = others.map(|body| client.send(&body)).collect();
+    let _low = client.send(&call(&"y".repeat(2500), 1));
+    until(&client, "vllm:num_requests_running", |running| running == 5.0);
+    let mut prior = call(&format!("{} and its end", "y".repeat(2400)), 1);
+    prior["priority"] = json!(-100);
+    assert!(cached(&ask(&client, &prior)) > 2000, "it found what the other computed");
+    let running = client.metric("vllm:num_requests_running");
+    assert!(running >= 2.0, "{running} still run: it waited for them");
 }

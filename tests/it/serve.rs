@@ -4,10 +4,11 @@ use std::process::Command;
 
 use serde_json::json;
 
+use crate::client::Client;
 use crate::support::{FAKE, KEY, Server, millrace};
 
 #[test]
-fn it_is_live_while_it_loads_and_ready_afterwards() {
+fn row_07_it_is_live_while_it_loads_and_ready_afterwards() {
     let server = Server::start_unready(&["fake:load_ms=700"]);
     assert_eq!(server.client_with("").get("/health/live").status, 200);
     assert_eq!(server.client_with("").get("/health/ready").status, 503);
@@ -19,6 +20,34 @@ fn it_is_live_while_it_loads_and_ready_afterwards() {
     assert_eq!(server.client_with("").get("/health/ready").status, 200);
     let check = ["healthcheck", "--url", &server.url("")];
     assert!(millrace(server.home.path()).args(check).status().unwrap().success());
+}
+
+#[test]
+fn health_and_metrics_can_have_an_address_of_their_own() {
+    let mut server = Server::start(&[FAKE, "--admin-listen", "127.0.0.1:0"]);
+    let line = server.wait_log("health and metrics on http://");
+    let address = line.split("health and metrics on http://").nth(1).unwrap();
+    let address = address.split(',').next().unwrap();
+    let admin = |key: &str| Client { addr: address.parse().unwrap(), key: key.to_owned() };
+    for path in ["/health", "/health/live", "/health/ready", "/metrics"] {
+        assert_eq!(admin("").get(path).status, 200, "{path}");
+        // As any path that does not exist.
+        assert_eq!(server.client_with("").get(path).status, 401, "{path}");
+        assert_eq!(server.client().get(path).status, 404, "{path}");
+    }
+    for path in ["/", "/docs", "/openapi.json", "/v1/models"] {
+        assert_eq!(admin("").get(path).status, 401, "{path}");
+        assert_eq!(admin(KEY).get(path).status, 404, "{path}");
+        assert_eq!(server.client().get(path).status, 200, "{path}");
+    }
+    let check = ["healthcheck", "--url", &format!("http://{address}")];
+    assert!(millrace(server.home.path()).args(check).status().unwrap().success());
+    let mut check = millrace(server.home.path());
+    check.arg("healthcheck").env("MILLRACE_ADMIN_LISTEN", address);
+    assert!(check.status().unwrap().success());
+    // Neither keeps it from ending.
+    server.terminate();
+    assert_eq!(server.wait(), Some(0));
 }
 
 #[test]
@@ -91,14 +120,14 @@ fn a_signal_while_it_fetches_leaves_nothing_behind() {
 }
 
 #[test]
-fn no_memory_of_it_would_be_in_a_core_dump() {
+fn row_26_no_memory_of_it_would_be_in_a_core_dump() {
     let server = Server::start(&[FAKE]);
     let filter = format!("/proc/{}/coredump_filter", server.pid());
     assert_eq!(std::fs::read_to_string(filter).unwrap().trim(), "00000000");
 }
 
 #[test]
-fn keys_of_a_file_that_is_open_to_all_are_refused() {
+fn row_27_keys_of_a_file_that_is_open_to_all_are_refused() {
     use std::os::unix::fs::PermissionsExt;
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("k.toml");

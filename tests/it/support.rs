@@ -124,8 +124,10 @@ impl Server {
         let (stderr, reader) = (child.stderr.take().unwrap(), log.clone());
         std::thread::spawn(move || reader.read(stderr));
         let address = log.wait(|line| {
-            let (_, rest) = line.split_once("listening on http://")?;
-            rest.split(|c: char| !(c.is_ascii_hexdigit() || ".:[]".contains(c)))
+            let (_, rest) = line.split_once("listening on http")?;
+            rest.trim_start_matches('s')
+                .trim_start_matches("://")
+                .split(|c: char| !(c.is_ascii_hexdigit() || ".:[]".contains(c)))
                 .next()?
                 .parse()
                 .ok()

@@ -61,6 +61,7 @@ fn lives() {
         total.finished,
         total.aborted,
         total.failed_step,
+        total.failed_constraint,
         total.failed_stalled,
         total.failed_shutdown,
         total.rejected,
@@ -71,6 +72,7 @@ fn lives() {
         total.parts,
         total.blocked_turns,
         total.fatal_ends,
+        total.ruled_tokens,
         total.accepted_tokens,
         total.draft_tokens - total.accepted_tokens,
     ];

@@ -117,10 +117,12 @@ pub(super) use self::portable::Portable;
 /// What [`exp`] takes for minus infinity: results below `e^-80` are zero, so that no product with a half can underflow.
 const LOWEST: f32 = -80.0;
 
-/// `e^x` to about 2 ulp, 0 below -80; the same bits in every tier.
+/// `e^x` to about 2 ulp, 0 below -80, NaN for NaN; the same bits in every tier.
 #[inline(always)]
 pub(super) fn exp<L: Lanes>(x: L) -> L {
-    exp_inside(x.max(L::splat(LOWEST)).min(L::splat(88.0))).zero_where_below(x, L::splat(LOWEST))
+    // In this order a NaN stays one.
+    let inside = L::splat(88.0).min(L::splat(LOWEST).max(x));
+    exp_inside(inside).zero_where_below(x, L::splat(LOWEST))
 }
 
 /// The same for `x <= 0`, which needs no bounds.
@@ -180,7 +182,8 @@ mod tests {
             let x = portable([x; LANES]);
             assert_eq!(exp_down(x).0, exp(x).0);
         }
-        assert!(exp_down(portable([f32::NAN; LANES])).0[0].is_nan());
+        let nan = portable([f32::NAN; LANES]);
+        assert!([exp(nan), exp_down(nan), sigmoid(nan)].iter().all(|x| x.0[0].is_nan()));
         assert!(sigmoid(portable([-200.0; LANES])).0[0] >= 0.0);
         assert_eq!(sigmoid(portable([200.0; LANES])).0, [1.0; LANES]);
     }

@@ -10,7 +10,7 @@ use super::values as v;
 use crate::backend::KvDtype;
 use crate::config::{
     AuthConfig, BackendConfig, Config, Device, EngineConfig, HttpConfig, Kernels, LogConfig,
-    NamesConfig,
+    NamesConfig, RequestLimits, TlsConfig,
 };
 
 /// Largest of the counts that only a typing error exceeds.
@@ -90,8 +90,14 @@ pub(crate) fn config(layers: &Layers) -> Result<Config, Vec<String>> {
     if faults.is_empty() { Ok(config) } else { Err(faults) }
 }
 
-/// Where the server would listen: what `healthcheck` wants to know.
-pub(crate) fn address(r: &mut Reader<'_>) -> (IpAddr, u16) {
+/// Where the server would tell its health, and whether over TLS: what `healthcheck` wants to know.
+pub(crate) fn health_address(r: &mut Reader<'_>) -> (IpAddr, u16, bool) {
+    let (host, port) = address(r);
+    let api = (host, port, tls(r).is_some());
+    r.get("admin-listen", v::listen).map_or(api, |admin| (admin.ip(), admin.port(), false))
+}
+
+fn address(r: &mut Reader<'_>) -> (IpAddr, u16) {
     let host = r.get("host", v::host).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
     (host, r.get("port", v::port))
 }
@@ -101,8 +107,11 @@ fn http(r: &mut Reader<'_>) -> HttpConfig {
     HttpConfig {
         host,
         port,
+        admin: r.get("admin-listen", v::listen),
+        tls: tls(r),
         max_connections: r.count("max-connections", 1_000_000),
         max_body_bytes: r.get("max-body-bytes", v::size) as usize,
+        default_max_tokens: r.count("default-max-tokens", MANY),
         shutdown_timeout: r.seconds("shutdown-timeout-s", 0.0),
         engine_stall_timeout: r.seconds("engine-stall-timeout-s", 0.1),
         client_stall_timeout: r.seconds("client-stall-timeout-s", 0.1),
@@ -114,6 +123,25 @@ fn http(r: &mut Reader<'_>) -> HttpConfig {
         idle_timeout: Duration::from_secs(75),
         cors_origins: r.get("cors-origins", v::origins),
         metrics_require_key: r.get("metrics-require-key", v::switch),
+        webui: !r.get("no-webui", v::switch),
+        limits: RequestLimits {
+            n: r.count("max-n", RequestLimits::N_MAX as u64),
+            fan_out: r.count("max-fan-out", RequestLimits::FAN_OUT_MAX as u64),
+            logprobs: r.get("max-logprobs", v::count(0..=RequestLimits::LOGPROBS_MAX as u64))
+                as usize,
+        },
+    }
+}
+
+fn tls(r: &mut Reader<'_>) -> Option<TlsConfig> {
+    match (r.get("tls-cert", v::path), r.get("tls-key", v::path)) {
+        (Some(cert), Some(key)) => Some(TlsConfig { cert, key }),
+        (None, None) => None,
+        (cert, _) => {
+            let missing = if cert.is_some() { "tls-key" } else { "tls-cert" };
+            r.faults.push(format!("{missing} is missing: a certificate and its key go together"));
+            None
+        }
     }
 }
 

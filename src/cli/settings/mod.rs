@@ -35,9 +35,9 @@ pub(crate) fn pull(layers: &Layers) -> Result<(PathBuf, bool), Vec<String>> {
     read(layers, |r| (build::model_dir(r), r.get("offline", values::switch)))
 }
 
-/// Where the server would listen.
-pub(crate) fn address(layers: &Layers) -> Result<(IpAddr, u16), Vec<String>> {
-    read(layers, build::address)
+/// Where the server would tell its health, and whether over TLS.
+pub(crate) fn health_address(layers: &Layers) -> Result<(IpAddr, u16, bool), Vec<String>> {
+    read(layers, build::health_address)
 }
 
 /// The key file that the server would use, if one is set.

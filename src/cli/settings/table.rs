@@ -78,6 +78,15 @@ pub(crate) const ALL: &[Setting] = &[
         "0.0.0.0 is every address of this machine; keep keys on then.",
     ),
     setting("port", Number("PORT"), "8000").about("the port to listen on; 0 picks a free one", ""),
+    setting("admin-listen", Text("ADDR:PORT"), "").about(
+        "an address of their own for /health and /metrics, such as 127.0.0.1:9000",
+        "They are not served beside the API then. Empty: they are.",
+    ),
+    setting("tls-cert", Text("FILE"), "").about(
+        "the server's certificate and those that vouch for it, in PEM form: serve the API over TLS alone",
+        "Needs tls_key. Both are read again when they change. Empty: no TLS.",
+    ),
+    setting("tls-key", Text("FILE"), "").about("the certificate's private key, in PEM form", ""),
     setting("api-key-file", Text("FILE"), "").about(
         "the key file, as `millrace keys add` writes it",
         "Read again when it changes. Besides it, or instead, the environment's MILLRACE_API_KEY is one key.",
@@ -93,6 +102,10 @@ pub(crate) const ALL: &[Setting] = &[
     setting("metrics-require-key", Switch, "false").about(
         "ask for a key on /metrics too",
         "Metrics hold no prompts and no keys, but they do tell how busy the server is.",
+    ),
+    setting("no-webui", Switch, "false").about(
+        "do not serve the pages for browsers, such as the playground at /",
+        "They are part of the binary, need no key by themselves, and call the API with the key that one types in.",
     ),
     setting("cors-origins", List("A,B"), "").about(
         "origins whose pages may call the server, such as https://app.example.com, or *",
@@ -114,6 +127,10 @@ pub(crate) const ALL: &[Setting] = &[
     setting("max-model-len", Number("N"), "auto").about(
         "longest sequence, prompt and answer together, in tokens",
         "auto: what the model was trained for, or what the KV cache holds. Shorter saves nothing by itself.",
+    ),
+    setting("default-max-tokens", Number("N"), "1024").about(
+        "longest answer of a chat whose request names no bound, in tokens",
+        "Where the context has room for it. Completions without max_tokens get OpenAI's 16.",
     ),
     setting("max-num-seqs", Number("N"), "64").about(
         "sequences computed at once; more wait",
@@ -185,6 +202,18 @@ pub(crate) const ALL: &[Setting] = &[
     setting("max-body-bytes", Text("SIZE"), "8MiB").about(
         "largest request body; past it the answer is 413",
         "",
+    ),
+    setting("max-n", Number("N"), "20").about(
+        "samples of one prompt that a request may ask for with n and best_of, 128 at most",
+        "Each is a sequence of its own beside the others.",
+    ),
+    setting("max-fan-out", Number("N"), "1024").about(
+        "sequences that one request may ask for: prompts times samples, 4096 at most",
+        "They wait in the queue as one request and run as max_num_seqs allows.",
+    ),
+    setting("max-logprobs", Number("N"), "5").about(
+        "alternatives for each token that logprobs and prompt_logprobs may ask for, 20 at most",
+        "5 is OpenAI's bound for completions. More makes answers longer.",
     ),
     setting("log-format", Text("FORMAT"), "text").about("lines of the log: text or json", ""),
     setting("log-level", Text("LEVEL"), "info").about(

@@ -178,6 +178,13 @@ fn values_take_the_forms_they_promise() {
     assert_eq!(values::host(&text("localhost")), Ok(Some(IpAddr::V4(Ipv4Addr::LOCALHOST))));
     assert!(values::host(&text("[::1]")).is_ok());
     assert!(values::host(&text("example.com")).is_err());
+    let listen = |value: &str| values::listen(&text(value));
+    assert_eq!(listen(""), Ok(None));
+    assert_eq!(listen("localhost:9000"), Ok(Some(([127, 0, 0, 1], 9000).into())));
+    assert_eq!(listen("[::1]:0").unwrap().unwrap().to_string(), "[::1]:0");
+    for wrong in ["9000", ":9000", "::1", "::1:9000", "127.0.0.1", "127.0.0.1:70000", "a.b:1"] {
+        assert!(listen(wrong).is_err(), "{wrong}");
+    }
     assert_eq!(values::names_or_none(&text("none")), Ok(vec![]));
     assert_eq!(values::names(&text("a, b,a")), Ok(vec!["a".to_owned(), "b".to_owned()]));
     assert!(values::names(&text("a,,b")).is_err());

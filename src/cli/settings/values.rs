@@ -1,7 +1,7 @@
 //! Reading one value: text to a bounded type. An error is the accepted form, as the end of the
 //! sentence "… is not …".
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -37,6 +37,22 @@ pub(crate) fn host(raw: &Raw) -> Parsed<Option<IpAddr>> {
     let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
     let form = "an IP address such as 127.0.0.1, 0.0.0.0 or ::1, or localhost";
     bare.parse().map(Some).map_err(|_| form.to_owned())
+}
+
+/// An IP address or `localhost`, and a port; nothing for none.
+pub(crate) fn listen(raw: &Raw) -> Parsed<Option<SocketAddr>> {
+    let text = text(raw)?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let form = || "an address and a port such as 127.0.0.1:9000".to_owned();
+    let (ip, port) = text.rsplit_once(':').ok_or_else(form)?;
+    // Without brackets, the last part of an IPv6 address would be taken for a port.
+    if ip.contains(':') && !ip.starts_with('[') {
+        return Err(form());
+    }
+    let ip = host(&Raw::Text(ip.to_owned())).map_err(|_| form())?.ok_or_else(form)?;
+    Ok(Some(SocketAddr::new(ip, port.parse().map_err(|_| form())?)))
 }
 
 /// A port number.

@@ -24,19 +24,20 @@ impl Adjuster {
     /// The adjusted row; nothing if the request leaves the logits as they are.
     pub(super) fn adjust(&mut self, draw: &Draw<'_>) -> Option<&[f32]> {
         let sampling = draw.sampling;
-        let masks_ends =
-            !sampling.ignore_end && draw.generated.len() < sampling.min_tokens as usize;
-        let masks_ends = masks_ends && !draw.end_tokens.is_empty();
+        let ends = masked_ends(draw);
+        let masks_ends = ends.iter().any(|ends| !ends.is_empty());
         let penalises = penalises(draw);
-        if !masks_ends && !penalises && sampling.logit_bias.is_empty() {
+        let changes = masks_ends || penalises || draw.allowed.is_some();
+        if !changes && sampling.logit_bias.is_empty() {
             return None;
         }
         self.work.clear();
         self.work.extend_from_slice(draw.logits);
-        if masks_ends {
-            for &end in draw.end_tokens {
-                self.set(end, |_| f32::NEG_INFINITY);
-            }
+        if let Some(allowed) = draw.allowed {
+            allowed.mask(&mut self.work);
+        }
+        for &end in ends.into_iter().flatten() {
+            self.set(end, |_| f32::NEG_INFINITY);
         }
         for &(token, bias) in &sampling.logit_bias {
             self.set(token, |logit| logit + bias);
@@ -102,6 +103,25 @@ impl Adjuster {
                 *count = PROMPT_ONLY;
             }
         }
+    }
+}
+
+/// What must not end the answer now: the model's end tokens and the request's own, before `min_tokens`.
+/// A constraint allows the model's only where the answer may end, so that ignoring them means to go on
+/// for as long as anything else is allowed.
+fn masked_ends<'a>(draw: &Draw<'a>) -> [&'a [TokenId]; 2] {
+    let sampling = draw.sampling;
+    let early = draw.generated.len() < sampling.min_tokens as usize;
+    let of_model = match draw.allowed {
+        Some(_) if early || sampling.ignore_end => draw.end_tokens,
+        None if early && !sampling.ignore_end => draw.end_tokens,
+        _ => &[],
+    };
+    let ends = [of_model, if early { &sampling.stop_tokens[..] } else { &[] }];
+    let is_end = |token| ends.iter().any(|ends| ends.contains(&token));
+    match draw.allowed {
+        Some(allowed) if allowed.iter().all(is_end) => [&[], &[]],
+        _ => ends,
     }
 }
 

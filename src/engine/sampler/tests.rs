@@ -5,7 +5,16 @@ use proptest::prelude::*;
 use super::*;
 
 fn draw<'a>(logits: &'a [f32], sampling: &'a Sampling) -> Draw<'a> {
-    Draw { logits, sampling, prompt: &[], generated: &[], end_tokens: &[], seed: 1, sample: 0 }
+    Draw {
+        logits,
+        sampling,
+        prompt: &[],
+        generated: &[],
+        end_tokens: &[],
+        allowed: None,
+        seed: 1,
+        sample: 0,
+    }
 }
 
 fn greedy() -> Sampling {
@@ -172,6 +181,8 @@ fn biases_add_up_and_min_tokens_masks_the_ends() {
     assert_eq!(token(&Draw { generated: &[0, 0], ..d }), 2, "from then on they count");
     let ignoring = Sampling { ignore_end: true, ..s.clone() };
     assert_eq!(token(&Draw { sampling: &ignoring, ..d }), 2, "ordinary tokens if ends are ignored");
+    let own = Sampling { stop_tokens: vec![2], ..ignoring };
+    assert_eq!(token(&Draw { sampling: &own, ..d }), 1, "the request's own are ends all the same");
     let ends = [0, 1, 2];
     assert_eq!(token(&Draw { end_tokens: &ends, ..d }), 2, "masks that leave nothing are dropped");
 }
@@ -246,6 +257,7 @@ proptest! {
         let mut sampler = Sampler::new(row.len());
         let scored = sampler.score(&row, order[0] as TokenId, top).unwrap();
         let ids: Vec<usize> = scored.top.iter().map(|t| t.0 as usize).collect();
+        let sorted = order.clone();
         order.truncate(top as usize);
         prop_assert_eq!(&ids, &order);
         for &(id, logprob) in &scored.top {
@@ -253,6 +265,9 @@ proptest! {
             prop_assert!((f64::from(logprob) - exact).abs() < 1e-5);
             let own = sampler.score(&row, id, 0).unwrap().own;
             prop_assert_eq!(own.to_bits(), logprob.to_bits());
+        }
+        for (at, &id) in sorted.iter().enumerate() {
+            prop_assert_eq!(sampler.score(&row, id as TokenId, top).unwrap().rank, at as u32 + 1);
         }
     }
 }

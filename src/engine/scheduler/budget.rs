@@ -80,6 +80,12 @@ impl StepCost {
         Self { costs: [0.0; TERMS], spread: None }
     }
 
+    /// Costs that are known: of a step, of 16 rows, of 1,024 keys and of 16 Ki pairs.
+    #[cfg(test)]
+    pub(super) fn known(costs: [f64; 4]) -> Self {
+        Self { costs, spread: Some([[0.0; TERMS]; TERMS]) }
+    }
+
     /// Takes in that a step of `load` took `ms`.
     pub(super) fn learn(&mut self, load: Load, ms: f64) {
         // A clock that stood still tells nothing.

@@ -3,20 +3,26 @@
 //! The virtual token counter of Sheng et al., "Fairness in Serving Large Language Models", OSDI 2024:
 //! who was served least comes first, an answer's token counts twice a prompt's, and who comes back
 //! starts where the least active one stands, so that nobody saves up turns by being away. Within a
-//! tenant it goes by priority, and a priority wears off with the steps that others have waited.
+//! tenant it goes by priority, and a priority wears off with the steps that others have waited. A tenant's
+//! own priority is the weight of its tokens (the weighted form of the counter): it gets more of what
+//! there is, and nobody starves.
 
 use std::collections::BTreeMap;
 
-use crate::engine::message::Tenant;
+use crate::engine::message::{TENANT_PRIORITY_MAX, Tenant};
 use crate::engine::sequence::Sequence;
 
 /// What a token of an answer counts; one of a prompt counts 1.
 const ANSWER_WEIGHT: u64 = 2;
 
+/// What a token of a tenant of priority 0 counts. Those of others count half as much for each point below
+/// it, twice as much for each point above.
+const TOKEN: u64 = 1 << TENANT_PRIORITY_MAX;
+
 /// Steps that one point of priority is worth.
 const STEPS_A_POINT: i64 = 32;
 
-/// Lowest first: tokens that the tenant was given, when the sequence came, adjusted by its priority,
+/// Lowest first: weighted tokens that the tenant was given, when the sequence came, adjusted by its priority,
 /// and its number.
 pub(super) type Rank = (u64, i64, u64);
 
@@ -37,7 +43,7 @@ pub(super) struct Fairness {
 impl Fairness {
     /// A sequence comes in step number `step`.
     pub(super) fn enter(&mut self, sequence: &mut Sequence, step: u64) {
-        sequence.due = step as i64 + STEPS_A_POINT * i64::from(sequence.priority);
+        sequence.due = step as i64 + STEPS_A_POINT * i64::from(sequence.priority.request);
         self.raise_floor();
         let floor = self.floor;
         let account = self.accounts.entry(sequence.namespace.tenant).or_default();
@@ -65,7 +71,10 @@ impl Fairness {
         let answer = ANSWER_WEIGHT * sequence.generated().len() as u64;
         let due = sequence.prompt().len() as u64 + answer;
         if let Some(account) = self.accounts.get_mut(&sequence.namespace.tenant) {
-            account.served += due - sequence.counted;
+            let points = sequence.priority.tenant;
+            let points = points.clamp(-TENANT_PRIORITY_MAX, TENANT_PRIORITY_MAX);
+            let token = TOKEN << (points + TENANT_PRIORITY_MAX) >> TENANT_PRIORITY_MAX;
+            account.served += token * (due - sequence.counted);
         }
         sequence.counted = due;
     }

@@ -126,3 +126,139 @@ impl<'a> Left<'a> {
 fn prompt_share(tokens: usize, others: usize) -> usize {
     tokens.saturating_sub(others).max(tokens.div_ceil(2))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::message::{RequestId, Sampling};
+    use crate::engine::sequence::tests::choice;
+
+    const LAYERS: usize = 12;
+
+    fn limits(layers: usize) -> Limits {
+        let (sequences, tokens, logit_rows) = (8, 256, 64);
+        Limits { sequences, tokens, by_time: true, logit_rows, layers, speculating: 0 }
+    }
+
+    /// A step takes 4 ms, a row 0.1 ms, 8,192 pairs 1 ms.
+    fn cost() -> StepCost {
+        StepCost::known([4.0, 1.6, 0.0, 2.0])
+    }
+
+    fn sequence(arrival: u64, prompt: usize, computed: usize) -> Sequence {
+        let choice = choice(prompt, 9, Sampling::default());
+        let mut s = Sequence::new(arrival, RequestId(arrival), 0, choice, 100_000);
+        s.computed = computed;
+        s
+    }
+
+    fn part(s: &Sequence, running: &[&Sequence], layers: usize) -> (Chunk, Option<Stage>) {
+        let mut demand = Demand { answering: 1, load: Load::of(100, 1), ..Demand::default() };
+        for s in running {
+            demand.prompts += s.pending();
+            demand.under_way |= s.under_way.is_some();
+        }
+        let cost = cost();
+        Left::new(&limits(layers), &demand, &cost, running.len()).chunk(s).unwrap()
+    }
+
+    /// What the stage of `s` takes, in ms.
+    fn ms(s: &Sequence, tokens: usize, stage: Stage) -> f64 {
+        let load = Load::of_work(s.computed, tokens, Some(stage));
+        cost().predict(load) - cost().predict(Load::default())
+    }
+
+    /// What prompts may take beside the one that answers.
+    fn time(prompts: usize) -> f64 {
+        prompts as f64 * cost().predict(Load::of(100, 1))
+    }
+
+    /// Layers that the largest part of `s` goes through, if it takes `time` or somewhat more.
+    fn layers_for(s: &Sequence, time: f64) -> usize {
+        (time / ms(s, PART_TOKENS, Stage { from: 0, to: 1, all: LAYERS })).ceil() as usize
+    }
+
+    #[test]
+    fn a_part_takes_the_time_there_is_to_the_layer_and_the_token() {
+        for start in [4000, 6000, 9000, 12_000, 20_000] {
+            let s = sequence(0, 30_000, start);
+            let (chunk, stage) = part(&s, &[&s], LAYERS);
+            let (stage, time) = (stage.unwrap(), time(1));
+            let took = |tokens| ms(&s, tokens, stage);
+            assert_eq!((stage.from, stage.all, chunk.logit_rows()), (0, LAYERS, 0));
+            assert_eq!(stage.to, layers_for(&s, time), "{start}: the next whole number of layers");
+            assert!(
+                took(chunk.tokens) <= time * 1.001,
+                "{start}: {} of {time}",
+                took(chunk.tokens)
+            );
+            assert!(
+                chunk.tokens == PART_TOKENS || took(chunk.tokens + 1) > time,
+                "{start}: {} tokens take {} of {time}",
+                chunk.tokens,
+                took(chunk.tokens)
+            );
+        }
+    }
+
+    #[test]
+    fn a_part_leaves_half_of_the_time_to_the_prompts_behind_it() {
+        let (s, behind) = (sequence(0, 30_000, 4000), sequence(1, 9000, 0));
+        let (chunk, stage) = part(&s, &[&s, &behind], LAYERS);
+        let (took, stage) = (ms(&s, chunk.tokens, stage.unwrap()), stage.unwrap());
+        assert_eq!(stage.to, layers_for(&s, time(2) / 2.0));
+        assert!((0.9..1.001).contains(&(took / (time(2) / 2.0))), "{took} of {}", time(2));
+        let mut goes_on = sequence(0, 30_000, 12_000);
+        goes_on.under_way = Some(UnderWay { tokens: 64, layer: 3 });
+        let alone = part(&goes_on, &[&goes_on], LAYERS).1.unwrap();
+        let beside = part(&goes_on, &[&goes_on, &behind], LAYERS).1.unwrap();
+        assert_eq!(alone, beside, "half of the time of two");
+    }
+
+    #[test]
+    fn a_chunk_under_way_keeps_its_tokens_and_goes_on_where_it_stopped_to_the_last_layer() {
+        let mut s = sequence(0, 30_000, 2000);
+        for layer in 1..LAYERS {
+            s.under_way = Some(UnderWay { tokens: 40, layer });
+            let (chunk, stage) = part(&s, &[&s], LAYERS);
+            let stage = stage.unwrap();
+            assert_eq!((chunk.tokens, stage.from), (40, layer));
+            let one = ms(&s, 40, Stage { from: 0, to: 1, all: LAYERS });
+            // The whole number of layers that comes next to the time.
+            let layers = (time(1) / one).round() as usize;
+            assert!(layers > 1, "there is something to cut off at the end");
+            assert_eq!(stage.to, (layer + layers).min(LAYERS));
+        }
+        s.under_way = Some(UnderWay { tokens: 64, layer: 5 });
+        s.computed = 29_000;
+        s.tokens.extend(std::iter::repeat_n(0, 200_000));
+        s.computed = 200_000;
+        let stage = part(&s, &[&s], LAYERS).1.unwrap();
+        assert_eq!((stage.from, stage.to), (5, 6), "one at least, though it takes too long");
+    }
+
+    #[test]
+    fn nothing_is_cut_between_layers_where_a_chunk_fits_or_cannot_be_cut() {
+        let (near, short) = (sequence(0, 30_000, 0), sequence(1, 2, 0));
+        let all = [&near, &short, &short, &short];
+        let (chunk, stage) = part(&near, &all, LAYERS);
+        assert!(chunk.tokens >= PART_TOKENS && stage.is_none(), "so many fit: no need");
+        let far = sequence(0, 30_000, 12_000);
+        assert!(part(&far, &[&far], LAYERS).1.is_some());
+        assert_eq!(part(&far, &[&far], 1).1, None, "there is one layer only");
+        let mut other = sequence(1, 30_000, 12_000);
+        other.under_way = Some(UnderWay { tokens: 64, layer: 3 });
+        assert_eq!(part(&far, &[&far, &other], LAYERS).1, None, "another is under way");
+        let end = sequence(0, 12_017, 12_000);
+        let (chunk, stage) = part(&end, &[&end], LAYERS);
+        assert_eq!((chunk.tokens, stage), (16, None), "its end fits but for what samples");
+    }
+
+    #[test]
+    fn the_first_in_line_takes_half_unless_the_others_leave_more() {
+        assert_eq!(prompt_share(64, 0), 64);
+        assert_eq!(prompt_share(64, 20), 44);
+        assert_eq!(prompt_share(64, 1000), 32);
+        assert_eq!(prompt_share(1, 1000), 1);
+    }
+}

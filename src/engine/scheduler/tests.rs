@@ -2,10 +2,13 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use super::super::message::{Choice, Namespace, Sampling, Tenant};
+use super::super::message::{Choice, Namespace, Priority, Sampling, Tenant};
+use super::super::prefix_cache::Hashing;
 use super::super::sequence::tests::choice;
 use super::*;
 use crate::backend::LogitRows;
+
+mod tenants;
 
 /// Room by request; those that are not named have plenty.
 #[derive(Default)]
@@ -29,6 +32,9 @@ impl Room for Channels {
     }
 }
 
+/// Keys of the prefix cache.
+const HASHING: Hashing = Hashing { secret: [3; 32], bits: 128 };
+
 fn limits(sequences: usize, tokens: usize, logit_rows: usize) -> Limits {
     Limits { sequences, tokens, by_time: true, logit_rows, layers: 1, speculating: 0 }
 }
@@ -42,7 +48,11 @@ struct Bench {
 
 impl Bench {
     fn new(limits: Limits, blocks: usize) -> Self {
-        let scheduler = Scheduler::new(limits, BlockManager::new(blocks, None));
+        Self::caching(limits, blocks, None)
+    }
+
+    fn caching(limits: Limits, blocks: usize, hashing: Option<Hashing>) -> Self {
+        let scheduler = Scheduler::new(limits, BlockManager::new(blocks, hashing));
         Self { scheduler, channels: Channels::default(), added: 0 }
     }
 
@@ -51,14 +61,15 @@ impl Bench {
     }
 
     fn add_sampling(&mut self, prompt: usize, new: u32, sampling: Sampling) -> u64 {
-        self.add_choice(choice(prompt, new, sampling), Tenant::default(), 0)
+        self.add_choice(choice(prompt, new, sampling), Tenant::default(), Priority::default())
     }
 
     fn add_of(&mut self, tenant: u32, priority: i32, prompt: usize, new: u32) -> u64 {
+        let priority = Priority { request: priority, tenant: 0 };
         self.add_choice(choice(prompt, new, Sampling::default()), Tenant(tenant), priority)
     }
 
-    fn add_choice(&mut self, choice: Choice, tenant: Tenant, priority: i32) -> u64 {
+    fn add_choice(&mut self, choice: Choice, tenant: Tenant, priority: Priority) -> u64 {
         let n = self.added;
         self.added += 1;
         let sequence = Sequence::new(n, RequestId(n), 0, choice, 100_000);
@@ -98,6 +109,8 @@ impl Bench {
                 sequence.scored = (sequence.computed + 1).min(sequence.prompt().len());
             }
             let known = sequence.pending() == 0;
+            self.scheduler.publish(work.arrival);
+            let sequence = self.scheduler.get_mut(work.arrival).unwrap();
             if known && !sequence.is_full() {
                 sequence.push(1, &[]).unwrap();
             }
@@ -268,75 +281,6 @@ fn admission_is_first_come_first_served() {
         bench.step();
     }
     assert_eq!(bench.step()[0].0, b);
-}
-
-#[test]
-fn a_flood_of_one_tenant_does_not_move_another() {
-    let quiet = |flood: usize| {
-        let mut bench = Bench::new(limits(8, 64, 64), 200);
-        for _ in 0..flood {
-            bench.add_of(1, 0, 500, 400);
-        }
-        for _ in 0..50 {
-            bench.step();
-        }
-        let waited = (0..5).map(|_| {
-            let short = bench.add_of(2, 0, 40, 3);
-            let steps = bench.steps_to_first_token(short);
-            while bench.scheduler.get(short).is_some() {
-                bench.step();
-            }
-            steps
-        });
-        waited.max().unwrap()
-    };
-    assert_eq!(quiet(0), 1);
-    let waited = quiet(100);
-    assert!(waited <= 3, "{waited} steps behind a hundred long ones");
-}
-
-#[test]
-fn tenants_share_by_tokens_and_nobody_saves_up() {
-    let mut bench = Bench::new(limits(1, 64, 64), 200);
-    let given = |bench: &Bench, tenant| bench.scheduler.fairness.served(Tenant(tenant));
-    for _ in 0..300 {
-        bench.add_of(1, 0, 30, 10);
-    }
-    for _ in 0..500 {
-        bench.step();
-    }
-    let before = given(&bench, 1);
-    for _ in 0..300 {
-        bench.add_of(2, 0, 10, 30);
-    }
-    assert!(given(&bench, 2).abs_diff(before) <= 50, "it starts where the other one stands");
-    let start = (given(&bench, 1), given(&bench, 2));
-    for _ in 0..1000 {
-        bench.step();
-    }
-    let (first, second) = (given(&bench, 1) - start.0, given(&bench, 2) - start.1);
-    assert!(first > 500 && first.abs_diff(second) <= 150, "{first} and {second}");
-}
-
-#[test]
-fn a_priority_puts_first_and_wears_off() {
-    let mut bench = Bench::new(limits(1, 64, 64), 200);
-    bench.add_of(1, 0, 5, 5);
-    bench.step();
-    let (late, soon) = (bench.add_of(1, 1, 5, 5), bench.add_of(1, -1, 5, 5));
-    for _ in 0..6 {
-        bench.step();
-    }
-    assert!(bench.scheduler.get(soon).is_some());
-    // Others of priority 0 keep coming, and cannot hold it up for ever.
-    let mut steps = 0;
-    while bench.scheduler.get(late).is_none() {
-        bench.add_of(1, 0, 5, 5);
-        bench.step();
-        steps += 1;
-        assert!(steps < 400, "it starves");
-    }
-    assert!(steps > 10, "{steps}");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use super::{Clients, Stage, Tally, request_id};
 use crate::engine::MIN_EVENT_CAPACITY;
 use crate::engine::handle::EngineHandle;
 use crate::engine::message::{
-    Event, FailureKind, FinishReason, Logprobs, Namespace, Submission, TokenEvent,
+    Event, FailureKind, FinishReason, Logprobs, Namespace, Priority, Submission, Tenant, TokenEvent,
 };
 use crate::engine::scheduler::{EVENTS_A_STEP, blocks_needed};
 use crate::engine::sequence::tokens_at_most;
@@ -54,7 +54,7 @@ enum Standing {
 #[derive(Debug)]
 pub(super) struct Client {
     number: u32,
-    priority: i32,
+    priority: Priority,
     arrival: usize,
     namespace: Namespace,
     manner: Manner,
@@ -143,7 +143,10 @@ impl Client {
         let capacity = if dice.chance(0.5) { 64 } else { dice.up_to(MIN_EVENT_CAPACITY, 20) };
         Self {
             number,
-            priority: dice.one_of(&[0, 0, 0, -1, 2, 100]),
+            priority: Priority {
+                request: dice.one_of(&[0, 0, 0, -1, 2, 100]),
+                tenant: dice.one_of(&[0, 0, -8, 1]),
+            },
             arrival: 0,
             namespace: Namespace::default(),
             manner,
@@ -163,6 +166,10 @@ impl Client {
     pub(super) fn blocks_needed(&self, max_context: usize) -> usize {
         let blocks = |c: &ChoicePlan| blocks_needed(tokens_at_most(&c.choice(), max_context));
         self.choices.iter().map(blocks).max().unwrap_or(0)
+    }
+
+    pub(super) fn tenant(&self) -> Tenant {
+        self.namespace.tenant
     }
 
     pub(super) fn prompt_tokens(&self) -> usize {
@@ -309,6 +316,7 @@ impl Client {
         }
         self.judge_terminal(verdict, tally)?;
         for (plan, said) in self.choices.iter().zip(&self.transcripts) {
+            tally.ruled_tokens += plan.rules.as_ref().map_or(0, |_| said.tokens.len() as u64);
             self.judge_choice(plan, said, stage)?;
         }
         Ok(())
@@ -318,10 +326,14 @@ impl Client {
         let hit = verdict.faults.has_hit(request_id(self.number));
         let scores_only = self.choices.iter().any(|c| c.max_new == 0);
         let allowed = match self.terminal {
-            // Rows that nobody reads (a prompt's last, where nothing is generated) may be poisoned.
-            Some(Ok(())) => !hit || scores_only,
+            // Rows that nobody reads (a prompt's last, where nothing is generated; those of forced tokens)
+            // may be poisoned.
+            Some(Ok(())) => !hit || scores_only || self.choices.iter().any(|c| c.rules.is_some()),
             Some(Err(FailureKind::Step)) => {
                 verdict.faults.may_have_hit(request_id(self.number)) || verdict.faults.is_fatal()
+            }
+            Some(Err(FailureKind::Constraint)) => {
+                self.choices.iter().any(|c| c.rules.as_ref().is_some_and(|rules| rules.fails))
             }
             Some(Err(FailureKind::ShuttingDown)) => verdict.stopped,
             Some(Err(FailureKind::ClientStalled)) => {
@@ -332,6 +344,7 @@ impl Client {
         let counter = match self.terminal {
             Some(Ok(())) => &mut tally.finished,
             Some(Err(FailureKind::Step)) => &mut tally.failed_step,
+            Some(Err(FailureKind::Constraint)) => &mut tally.failed_constraint,
             Some(Err(FailureKind::ShuttingDown)) => &mut tally.failed_shutdown,
             Some(Err(FailureKind::ClientStalled)) => &mut tally.failed_stalled,
             None => &mut tally.aborted,

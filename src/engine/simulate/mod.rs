@@ -14,6 +14,7 @@ mod dice;
 mod model;
 mod oracle;
 mod plan;
+mod rules;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -93,6 +94,7 @@ pub struct Tally {
     pub finished: u64,
     pub aborted: u64,
     pub failed_step: u64,
+    pub failed_constraint: u64,
     pub failed_stalled: u64,
     pub failed_shutdown: u64,
     pub rejected: u64,
@@ -109,6 +111,8 @@ pub struct Tally {
     pub blocked_turns: u64,
     pub fatal_ends: u64,
     pub tokens: u64,
+    /// Of answers that keep within rules.
+    pub ruled_tokens: u64,
     pub draft_tokens: u64,
     pub accepted_tokens: u64,
     /// Most sequences in one step of any life.
@@ -122,6 +126,7 @@ impl Tally {
         self.finished += other.finished;
         self.aborted += other.aborted;
         self.failed_step += other.failed_step;
+        self.failed_constraint += other.failed_constraint;
         self.failed_stalled += other.failed_stalled;
         self.failed_shutdown += other.failed_shutdown;
         self.rejected += other.rejected;
@@ -134,6 +139,7 @@ impl Tally {
         self.blocked_turns += other.blocked_turns;
         self.fatal_ends += other.fatal_ends;
         self.tokens += other.tokens;
+        self.ruled_tokens += other.ruled_tokens;
         self.draft_tokens += other.draft_tokens;
         self.accepted_tokens += other.accepted_tokens;
         self.widest_step = self.widest_step.max(other.widest_step);
@@ -328,11 +334,13 @@ impl Life {
             let tokens = queued_tokens + client.prompt_tokens();
             let full = queued >= options.max_queue_requests
                 || (tokens > options.max_queue_tokens && !idle);
+            let alone = self.handle.shared.queue.waiting_of(client.tenant()) == 0
+                && client.prompt_tokens() <= options.max_queue_tokens;
             let expected = if self.closing {
                 Err(Rejected::ShuttingDown)
             } else if !fits {
                 Err(Rejected::NeverFits { max_tokens: spec.kv_blocks * BLOCK_TOKENS })
-            } else if full {
+            } else if full && !alone {
                 Err(Rejected::QueueFull)
             } else {
                 Ok(())

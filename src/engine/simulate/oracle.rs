@@ -3,9 +3,11 @@
 
 use super::client::Transcript;
 use super::plan::ChoicePlan;
+use super::rules::Rules;
 use crate::backend::{Batch, BlockId, LogitRows, Slice};
+use crate::engine::constraint::{Constraint, Stage as Within};
 use crate::engine::message::{FinishReason, TokenEvent, TokenId};
-use crate::engine::sampler::{Draw, Sampler};
+use crate::engine::sampler::{Draw, Sampled, Sampler};
 use crate::model::Model;
 
 /// A model of its own, the same as the engine's.
@@ -35,6 +37,7 @@ impl Oracle {
         let mut row = self.read_prompt(plan, &mut said)?;
         let mut history = plan.prompt.to_vec();
         let mut watch = plan.watch();
+        let mut constraint = plan.rules.as_ref().map(Rules::constraint);
         let limit = max_context.min(history.len() + plan.max_new as usize);
         let min_tokens = plan.sampling.min_tokens as usize;
         let end_tokens = self.model.spec().end_tokens.clone();
@@ -47,31 +50,58 @@ impl Oracle {
                 row = self.feed(&history[last..], last, LogitRows::Last)?;
             }
             let generated = &history[plan.prompt.len()..];
-            let draw = Draw {
-                logits: &row,
-                sampling: &plan.sampling,
-                prompt: &plan.prompt,
-                generated,
-                end_tokens: &end_tokens,
-                seed: plan.seed,
-                sample: plan.sample,
+            let Some(sampled) = self.choose(plan, &row, generated, constraint.as_mut())? else {
+                return Ok(said);
             };
-            let sampled =
-                self.sampler.sample(&draw).map_err(|_| "the oracle's row is not finite")?;
-            let (token, logprobs) = (sampled.token, sampled.logprobs);
-            let may_end = generated.len() >= min_tokens && !plan.sampling.ignore_end;
-            let is_end = may_end && end_tokens.contains(&token);
+            let Sampled { token, logprobs } = sampled;
+            let may_end = generated.len() >= min_tokens;
+            let is_end = (may_end && plan.sampling.ends(token, &end_tokens))
+                || (constraint.is_some() && end_tokens.contains(&token));
             history.push(token);
             let new = history.len() - plan.prompt.len();
             let stops = watch.as_mut().is_some_and(|w| w.is_stop(token)) && new >= min_tokens;
             said.tokens.push(TokenEvent { choice: plan.index, token, logprobs, is_end });
-            if is_end || stops {
+            let goes_on = |c: &mut Box<dyn Constraint>| c.accept(token) == Ok(Within::Open);
+            let complete = !is_end && !constraint.as_mut().is_none_or(goes_on);
+            if is_end || stops || complete {
                 said.finished = Some(FinishReason::Stop);
                 return Ok(said);
             }
         }
         said.finished = Some(FinishReason::Length);
         Ok(said)
+    }
+
+    /// The next token of an answer; `None` if its rules are beyond their limits there.
+    fn choose(
+        &mut self,
+        plan: &ChoicePlan,
+        logits: &[f32],
+        generated: &[TokenId],
+        mut rules: Option<&mut Box<dyn Constraint>>,
+    ) -> Result<Option<Sampled>, String> {
+        let forced = rules.as_mut().map(|rules| rules.forced()).transpose();
+        let forced = forced.map_err(|_| "rules know what they force")?.unwrap_or_default();
+        let sampled = if let Some(&token) = forced.first() {
+            let scores = plan.sampling.logprobs.map(|top| self.sampler.score(logits, token, top));
+            scores.transpose().map(|logprobs| Sampled { token, logprobs })
+        } else {
+            let Ok(allowed) = rules.map(|rules| rules.allowed()).transpose() else {
+                return Ok(None);
+            };
+            let spec = self.model.spec();
+            self.sampler.sample(&Draw {
+                logits,
+                sampling: &plan.sampling,
+                prompt: &plan.prompt,
+                generated,
+                end_tokens: &spec.end_tokens,
+                allowed: allowed.as_ref(),
+                seed: plan.seed,
+                sample: plan.sample,
+            })
+        };
+        sampled.map(Some).map_err(|_| "the oracle's row is not finite".to_owned())
     }
 
     /// The logits after the prompt; what its own tokens' are goes to `said`, if that was asked.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::Stage;
 use super::dice::Dice;
+use super::rules::Rules;
 use crate::backend::BLOCK_TOKENS;
 use crate::engine::message::{CacheSalt, Choice, Namespace, Sampling, StopWatch, Tenant, TokenId};
 use crate::model::ModelSpec;
@@ -19,6 +20,7 @@ pub(super) struct ChoicePlan {
     pub(super) sample: u32,
     /// Stops where the hash of all tokens so far is a multiple of this.
     stops_every: Option<u64>,
+    pub(super) rules: Option<Rules>,
 }
 
 /// A stop watch with a memory: a token told twice, or not at all, changes where it stops.
@@ -48,6 +50,7 @@ impl ChoicePlan {
             seed: self.seed,
             sample: self.sample,
             stop: self.watch(),
+            constraint: self.rules.as_ref().map(Rules::constraint),
         }
     }
 }
@@ -117,6 +120,7 @@ pub(super) fn draw_choices(
     let seed = dice.throw();
     let stops_every = dice.chance(0.3).then(|| dice.up_to(5, 60) as u64);
     let sampling = Arc::new(draw_sampling(dice, stage.spec));
+    let rules = dice.chance(0.25).then(|| Rules::draw(dice, stage.spec));
     let mut choices = Vec::new();
     for _ in 0..prompts {
         let prompt = match before {
@@ -133,6 +137,7 @@ pub(super) fn draw_choices(
                 seed,
                 sample,
                 stops_every,
+                rules: rules.clone(),
             });
         }
     }
@@ -167,6 +172,7 @@ fn draw_sampling(dice: &mut Dice, spec: &ModelSpec) -> Sampling {
         logit_bias: (0..dice.one_of(&[0, 0, 3])).map(|_| bias(dice)).collect(),
         min_tokens: dice.one_of(&[0, 0, 0, 7]),
         ignore_end: dice.chance(0.3),
+        stop_tokens: tokens(dice.one_of(&[0, 0, 0, 2]), dice, spec),
         logprobs: dice.one_of(&[None, None, Some(0), Some(3)]),
         prompt_logprobs: dice.one_of(&[None, None, None, Some(0), Some(2)]),
     }

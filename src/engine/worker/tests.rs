@@ -10,7 +10,7 @@ use crate::backend::BLOCK_TOKENS;
 use crate::engine::clock::ManualClock;
 use crate::engine::handle::Rejected;
 use crate::engine::message::{
-    Choice, Event, FinishReason, Namespace, Sampling, StopWatch, Submission, TokenId,
+    Choice, Event, FinishReason, Namespace, Priority, Sampling, StopWatch, Submission, TokenId,
 };
 use crate::engine::sequence::tests::choice;
 use crate::model::fake;
@@ -42,7 +42,16 @@ fn endless() -> Sampling {
 fn submission(handle: &EngineHandle, choices: Vec<Choice>) -> (Submission, Receiver<Event>) {
     let (events, receiver) = events(64);
     let id = handle.next_id();
-    (Submission { id, namespace: Namespace::default(), priority: 0, choices, events }, receiver)
+    (
+        Submission {
+            id,
+            namespace: Namespace::default(),
+            priority: Priority::default(),
+            choices,
+            events,
+        },
+        receiver,
+    )
 }
 
 fn ask(handle: &EngineHandle, choices: Vec<Choice>) -> Receiver<Event> {

@@ -62,8 +62,9 @@ fn all<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Vec<&'a str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::openai::json::{Field, Kind};
 
-    const KNOWN: Known = Known { fields: &["a"], inputs: &[] };
+    const KNOWN: Known = Known(&[&[Field::new("a", Kind::TOKEN)]]);
 
     async fn status(content_type: Option<&str>, body: &str) -> u16 {
         let given: Vec<_> = content_type.map(|value| (CONTENT_TYPE, value)).into_iter().collect();

@@ -5,6 +5,8 @@
 //! (openai-python 0.28 retries it for ever) and `Retry-After` stays at most [`MAX_RETRY_AFTER_S`]
 //! (beyond a minute the Node SDK ignores it, beyond two the Python one stops retrying).
 
+mod numbers;
+
 use std::borrow::Cow;
 use std::time::Duration;
 
@@ -13,6 +15,7 @@ use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, StatusCode};
 use serde::Serialize;
 
+pub use self::numbers::{ContextLength, Limited, RateLimit};
 use crate::engine::handle::Rejected;
 use crate::engine::message::FailureKind;
 
@@ -21,6 +24,9 @@ pub const MAX_RETRY_AFTER_S: u64 = 60;
 
 /// Counter of refused requests, by `reason` (a closed set: [`ApiError::reason`]).
 pub const REJECTED_TOTAL: &str = "millrace_requests_rejected_total";
+
+/// Longest request head, in bytes.
+pub const HEAD_BYTES_MAX: usize = 64 << 10;
 
 /// Longest piece of client input that an error message repeats, in characters.
 const ECHO_CHARS_MAX: usize = 100;
@@ -40,6 +46,18 @@ pub enum ApiError {
     /// 400: prompt and completion do not fit into the context or the KV cache.
     #[error("context length exceeded: {0:?}")]
     ContextLength(ContextLength),
+    /// 400: the bytes are not HTTP.
+    #[error("not http")]
+    NotHttp,
+    /// 414: the request line is too long.
+    #[error("uri too long")]
+    UriTooLong,
+    /// 431: request line and headers are too long.
+    #[error("request head too long")]
+    HeadTooLong,
+    /// 400, or mid-stream: following the request's grammar takes more than its limits allow.
+    #[error("grammar too complex")]
+    GrammarTooComplex,
     /// 401: one answer for a missing, wrong, malformed, doubled or expired key.
     #[error("unauthorized")]
     Unauthorized,
@@ -52,9 +70,6 @@ pub enum ApiError {
     /// 404: no such route.
     #[error("unknown url: {method} {path}")]
     UnknownUrl { method: Method, path: String },
-    /// 404: a part of the API that is not built yet.
-    #[error("endpoint not supported: {path}")]
-    EndpointNotSupported { path: String },
     /// 405, with the methods the route has.
     #[error("method not allowed: {method} {path}")]
     MethodNotAllowed {
@@ -98,42 +113,27 @@ pub enum ApiError {
     ClientStalled,
 }
 
-/// The four numbers of a request that does not fit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ContextLength {
-    /// What there is, in tokens.
-    pub limit: usize,
-    /// It is the KV cache, not the model's context, that is too small.
-    pub by_cache: bool,
-    pub prompt_tokens: usize,
-    pub completion_tokens: usize,
-    /// `prompt` or `messages`.
-    pub param: &'static str,
-}
-
-/// A limit of a key that was reached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RateLimit {
-    /// Such as `requests per minute`.
-    pub name: &'static str,
-    pub limit: u64,
-    /// When it may be tried again; `None`: never, the request alone is more than the whole limit.
-    pub retry_after: Option<Duration>,
-}
-
-/// The error object, as it stands under `error`.
-#[derive(Debug, Serialize)]
-struct Object<'a> {
+/// What went wrong.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+struct ErrorObject<'a> {
+    /// In words.
     message: &'a str,
+    /// The kind of error, for programs.
     r#type: &'static str,
+    /// The field of the request that is to blame.
+    #[schema(required)]
     param: Option<&'a str>,
+    /// The very error, for programs.
+    #[schema(required)]
     code: Option<&'static str>,
 }
 
-/// The body. `error` is its only key, hence the first: go-openai matches `data: {"error":`.
-#[derive(Debug, Serialize)]
-struct Body<'a> {
-    error: Object<'a>,
+/// The body of every error.
+// `error` is its only key, hence the first: go-openai matches `data: {"error":`.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = Error)]
+pub(in crate::http) struct ErrorBody<'a> {
+    error: ErrorObject<'a>,
 }
 
 impl ApiError {
@@ -182,12 +182,14 @@ impl ApiError {
             Self::InvalidJson(_)
             | Self::Invalid { .. }
             | Self::Unsupported { .. }
-            | Self::ContextLength(_) => StatusCode::BAD_REQUEST,
+            | Self::ContextLength(_)
+            | Self::NotHttp
+            | Self::GrammarTooComplex => StatusCode::BAD_REQUEST,
+            Self::UriTooLong => StatusCode::URI_TOO_LONG,
+            Self::HeadTooLong => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::HostNotAllowed => StatusCode::FORBIDDEN,
-            Self::ModelNotFound { .. }
-            | Self::UnknownUrl { .. }
-            | Self::EndpointNotSupported { .. } => StatusCode::NOT_FOUND,
+            Self::ModelNotFound { .. } | Self::UnknownUrl { .. } => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTimeout | Self::ClientStalled => StatusCode::REQUEST_TIMEOUT,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
@@ -206,6 +208,7 @@ impl ApiError {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Overloaded => "engine_overloaded",
+            Self::RateLimited(RateLimit { what: Limited::Tokens, .. }) => "tokens",
             Self::RateLimited(_) => "requests",
             Self::ModelLoading | Self::ShuttingDown | Self::EngineStalled => {
                 "service_unavailable_error"
@@ -221,11 +224,14 @@ impl ApiError {
             Self::InvalidJson(_) | Self::Invalid { .. } => return None,
             Self::Unsupported { .. } => "unsupported_parameter",
             Self::ContextLength(_) => "context_length_exceeded",
+            Self::NotHttp => "malformed_request",
+            Self::UriTooLong => "uri_too_long",
+            Self::HeadTooLong => "headers_too_large",
+            Self::GrammarTooComplex => "grammar_too_complex",
             Self::Unauthorized => "invalid_api_key",
             Self::HostNotAllowed => "host_not_allowed",
             Self::ModelNotFound { .. } => "model_not_found",
             Self::UnknownUrl { .. } => "unknown_url",
-            Self::EndpointNotSupported { .. } => "unsupported_endpoint",
             Self::MethodNotAllowed { .. } => "method_not_supported",
             Self::BodyTimeout => "request_timeout",
             Self::BodyTooLarge { .. } => "request_too_large",
@@ -268,6 +274,16 @@ impl ApiError {
             }
             Self::Invalid { message, .. } | Self::Unsupported { message, .. } => message.into(),
             Self::ContextLength(c) => c.message().into(),
+            Self::NotHttp => "Your request is not valid HTTP/1.1.".into(),
+            Self::UriTooLong => "The address of your request is too long.".into(),
+            Self::HeadTooLong => {
+                format!("The headers of your request are over the limit of {HEAD_BYTES_MAX} bytes.")
+                    .into()
+            }
+            Self::GrammarTooComplex => "The answer could not be continued within the grammar or \
+                schema of your request: following it takes too much work, or no token of the model fits. \
+                Try a simpler one."
+                .into(),
             Self::Unauthorized => "Incorrect API key provided, or none. Send your key in an \
                 Authorization header: 'Authorization: Bearer YOUR_KEY'."
                 .into(),
@@ -280,11 +296,6 @@ impl ApiError {
             Self::UnknownUrl { method, path } => format!(
                 "Unknown request URL: {} {}. Please check the URL for typos.",
                 echo(method.as_str()),
-                echo(path)
-            )
-            .into(),
-            Self::EndpointNotSupported { path } => format!(
-                "This server does not support {} yet. It serves /v1/completions.",
                 echo(path)
             )
             .into(),
@@ -338,7 +349,8 @@ impl ApiError {
         }
     }
 
-    fn headers(&self) -> HeaderMap {
+    /// What stands in the answer's head beside its length.
+    pub(in crate::http) fn headers(&self) -> HeaderMap {
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         match self {
@@ -361,11 +373,17 @@ impl ApiError {
         headers
     }
 
+    /// Notes that a request was refused for this.
+    pub(in crate::http) fn counted(self) -> Self {
+        metrics::counter!(REJECTED_TOTAL, "reason" => self.reason()).increment(1);
+        self
+    }
+
     /// The error object in its wrapper, as JSON.
     pub fn body(&self) -> String {
         let message = self.message();
-        let body = Body {
-            error: Object {
+        let body = ErrorBody {
+            error: ErrorObject {
                 message: &message,
                 r#type: self.kind(),
                 param: self.param(),
@@ -379,32 +397,6 @@ impl ApiError {
     /// The last event of a stream that fails after its start: no `[DONE]` follows.
     pub fn sse_event(&self) -> String {
         format!("data: {}\n\n", self.body())
-    }
-}
-
-impl ContextLength {
-    fn message(&self) -> String {
-        let Self { limit, prompt_tokens: prompt, completion_tokens: completion, .. } = *self;
-        let sum = prompt.saturating_add(completion);
-        let what = if self.by_cache {
-            format!("This server's KV cache holds {limit} tokens")
-        } else {
-            format!("This model's maximum context length is {limit} tokens")
-        };
-        format!(
-            "{what}, however you requested {sum} tokens ({prompt} in your prompt; {completion} \
-            for the completion). Please reduce your prompt; or completion length."
-        )
-    }
-}
-
-impl RateLimit {
-    fn message(&self) -> String {
-        let Self { name, limit, .. } = self;
-        match self.retry_after {
-            Some(_) => format!("Rate limit reached for your key: {limit} {name}."),
-            None => format!("This request alone is over the limit of your key: {limit} {name}."),
-        }
     }
 }
 
@@ -436,6 +428,7 @@ impl From<FailureKind> for ApiError {
     fn from(kind: FailureKind) -> Self {
         match kind {
             FailureKind::Step => Self::Internal,
+            FailureKind::Constraint => Self::GrammarTooComplex,
             FailureKind::ShuttingDown => Self::ShuttingDown,
             FailureKind::ClientStalled => Self::ClientStalled,
         }
@@ -444,8 +437,8 @@ impl From<FailureKind> for ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        metrics::counter!(REJECTED_TOTAL, "reason" => self.reason()).increment(1);
-        (self.status(), self.headers(), self.body()).into_response()
+        let error = self.counted();
+        (error.status(), error.headers(), error.body()).into_response()
     }
 }
 

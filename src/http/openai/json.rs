@@ -4,23 +4,33 @@
 //! a duplicate key is an error, `null` always means absent, an error names path and line, a wrong type
 //! is told in OpenAI's words, and nothing grows beyond a bound while it is being read.
 
+mod at;
+mod field;
+mod input;
+#[cfg(test)]
+pub mod testing;
+mod write;
+
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
-use std::ops::RangeInclusive;
 
 use serde::Deserialize;
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
+pub use self::at::At;
+pub use self::field::{Field, Form, Kind, Known, Limit, token_key};
+use self::input::InputSeed;
 use super::error::{ApiError, echo};
+use crate::config::RequestLimits;
 use crate::engine::message::TokenId;
 
-/// Most JSON values that the small fields of one request may hold together. `logit_bias` with its
-/// 1,024 entries is the largest legal one.
-const NODES_MAX: usize = 16_384;
+/// Most JSON values that the fields of one request may hold together: a chat of more than 10,000
+/// messages. Each takes up to a hundred bytes.
+const NODES_MAX: usize = 65_536;
 
-/// Most prompts in one request: the fan-out bound with n = 1.
-pub const PROMPTS_MAX: usize = 1_024;
+/// Most prompts in one request: the widest fan-out that can be configured, with n = 1.
+pub const PROMPTS_MAX: usize = RequestLimits::FAN_OUT_MAX;
 
 /// Most keys of the request object, known or not: all are kept, to find the one that comes twice.
 const KEYS_MAX: usize = 1_024;
@@ -48,24 +58,17 @@ pub enum Input {
     IdLists(Vec<Vec<TokenId>>),
 }
 
-/// Which fields a route knows. All others are skipped unread.
-#[derive(Debug, Clone, Copy)]
-pub struct Known {
-    pub fields: &'static [&'static str],
-    /// Fields of type [`Input`].
-    pub inputs: &'static [&'static str],
-}
-
 /// The fields of one request that were there and not `null`.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Fields {
+    known: Known,
     values: BTreeMap<&'static str, Json>,
     inputs: BTreeMap<&'static str, Input>,
     /// Names of ignored fields, the first few.
     pub unknown: Vec<String>,
 }
 
-/// Reads a body that must be one JSON object.
+/// Reads a body that must be one JSON object, and checks its fields against their declarations.
 pub fn parse(body: &[u8], known: Known) -> Result<Fields, ApiError> {
     let text = std::str::from_utf8(body).map_err(|e| not_utf8(body, e.valid_up_to()))?;
     let mut json = serde_json::Deserializer::from_str(text);
@@ -73,7 +76,20 @@ pub fn parse(body: &[u8], known: Known) -> Result<Fields, ApiError> {
     let tracked = serde_path_to_error::Deserializer::new(&mut json, &mut track);
     let fields = ObjectSeed(known).deserialize(tracked).map_err(|e| fault(&e, &track.path()))?;
     json.end().map_err(|e| ApiError::InvalidJson(e.to_string()))?;
+    for field in known.fields() {
+        match (fields.values.get(field.name), fields.inputs.get(field.name)) {
+            (Some(value), _) => field.check(value)?,
+            (None, Some(input)) => field.check_input(input)?,
+            (None, None) if field.required => return Err(missing(field.name)),
+            (None, None) => {}
+        }
+    }
     Ok(fields)
+}
+
+/// OpenAI's words.
+pub fn missing(name: &'static str) -> ApiError {
+    ApiError::invalid(format!("you must provide a {name} parameter"), name)
 }
 
 fn not_utf8(body: &[u8], at: usize) -> ApiError {
@@ -114,11 +130,13 @@ fn clip(message: &str) -> String {
 impl Fields {
     /// The field as it came; `null` counts as absent.
     pub fn get(&self, name: &str) -> Option<&Json> {
+        debug_assert!(self.known.find(name).is_some(), "'{name}' is read, but not declared");
         self.values.get(name)
     }
 
     /// Takes a field of type [`Input`].
     pub fn take_input(&mut self, name: &str) -> Option<Input> {
+        debug_assert!(self.known.find(name).is_some(), "'{name}' is read, but not declared");
         self.inputs.remove(name)
     }
 
@@ -138,69 +156,66 @@ impl Fields {
         }
     }
 
-    pub fn integer(
-        &self,
-        name: &'static str,
-        range: RangeInclusive<i64>,
-    ) -> Result<Option<i64>, ApiError> {
+    /// Within its declared bounds, which [`parse`] has seen to.
+    pub fn integer(&self, name: &'static str) -> Result<Option<i64>, ApiError> {
         let Some(value) = self.get(name) else { return Ok(None) };
-        let Json::Number(number) = value else {
-            return Err(wrong_type(value, "integer", name));
+        let integer = match value {
+            Json::Number(number) => whole(number).and_then(|whole| i64::try_from(whole).ok()),
+            _ => None,
         };
-        // Above i64, yet an integer: above every maximum.
-        let integer = match (number.as_i64(), number.as_u64()) {
-            (Some(i), _) => i,
-            (None, Some(_)) => return Err(too_large(number, range.end(), name)),
-            (None, None) => return Err(wrong_type(value, "integer", name)),
-        };
-        if integer > *range.end() {
-            return Err(too_large(number, range.end(), name));
-        }
-        if integer < *range.start() {
-            return Err(too_small(number, range.start(), name));
-        }
-        Ok(Some(integer))
+        integer.map(Some).ok_or_else(|| wrong_type(value, "integer", name))
     }
 
-    pub fn number(
+    /// A number of things that only memory bounds.
+    pub fn count(&self, name: &'static str) -> Result<Option<usize>, ApiError> {
+        match self.get(name) {
+            // Above i64: the sentence about the context names it as it came.
+            Some(Json::Number(n)) if n.is_u64() => {
+                Ok(n.as_u64().map(|count| usize::try_from(count).unwrap_or(usize::MAX)))
+            }
+            _ => Ok(self.integer(name)?.map(|count| usize::try_from(count).unwrap_or(usize::MAX))),
+        }
+    }
+
+    /// An integer whose maximum is one of the operator's `limits`.
+    pub fn limited(
         &self,
         name: &'static str,
-        range: RangeInclusive<f64>,
-    ) -> Result<Option<f32>, ApiError> {
-        self.get(name).map(|value| number(value, &range, name)).transpose()
+        limits: RequestLimits,
+    ) -> Result<Option<u32>, ApiError> {
+        let Some(integer) = self.integer(name)? else { return Ok(None) };
+        match self.known.find(name).map(|field| field.kind) {
+            Some(Kind::Limited { limit, .. }) if integer > limit.of(limits) => {
+                let most = limit.of(limits);
+                let message = format!("{integer} is greater than the maximum of {most} - '{name}'");
+                Err(ApiError::invalid(message, name))
+            }
+            _ => Ok(Some(integer as u32)),
+        }
+    }
+
+    /// Within its declared bounds, as [`Self::integer`].
+    pub fn number(&self, name: &'static str) -> Result<Option<f32>, ApiError> {
+        match self.get(name) {
+            None => Ok(None),
+            Some(Json::Number(number)) => Ok(number.as_f64().map(|x| x as f32)),
+            Some(other) => Err(wrong_type(other, "number", name)),
+        }
     }
 }
 
-/// A finite number within `range`, as f32.
-pub fn number(
-    value: &Json,
-    range: &RangeInclusive<f64>,
-    name: &'static str,
-) -> Result<f32, ApiError> {
-    let Json::Number(number) = value else {
-        return Err(wrong_type(value, "number", name));
-    };
-    match number.as_f64() {
-        Some(x) if x > *range.end() => Err(too_large(number, range.end(), name)),
-        Some(x) if x < *range.start() => Err(too_small(number, range.start(), name)),
-        Some(x) if x.is_finite() => Ok(x as f32),
-        _ => Err(wrong_type(value, "number", name)),
-    }
+/// The integer that a number is, however it is written: `4`, `4.0`, `4e0`.
+pub fn whole(number: &serde_json::Number) -> Option<i128> {
+    let written = number.as_i64().map(i128::from).or(number.as_u64().map(i128::from));
+    // Rounding must not bring what is outside of 64 bits onto a bound.
+    let outwards = |x: f64| if x.abs() < 2f64.powi(63) { 0 } else { x.signum() as i128 };
+    let rounded = || number.as_f64().filter(|x| x.fract() == 0.0);
+    written.or_else(|| rounded().map(|x| (x as i128).saturating_add(outwards(x))))
 }
 
 /// OpenAI's words for a wrong type: `'x' is not of type 'integer' - 'max_tokens'`.
 pub fn wrong_type(value: &Json, expected: &str, name: &'static str) -> ApiError {
     ApiError::invalid(format!("{value} is not of type '{expected}' - '{name}'"), name)
-}
-
-fn too_large(value: &serde_json::Number, max: impl fmt::Display, name: &'static str) -> ApiError {
-    let message = format!("{value} is greater than the maximum of {max} - '{name}'");
-    ApiError::invalid(message, name)
-}
-
-fn too_small(value: &serde_json::Number, min: impl fmt::Display, name: &'static str) -> ApiError {
-    let message = format!("{value} is less than the minimum of {min} - '{name}'");
-    ApiError::invalid(message, name)
 }
 
 /// As error messages quote a value: short.
@@ -238,25 +253,23 @@ impl<'de> Visitor<'de> for ObjectSeed {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
-        let mut fields = Fields::default();
+        let (values, inputs) = (BTreeMap::new(), BTreeMap::new());
+        let mut fields = Fields { known: self.0, values, inputs, unknown: Vec::new() };
         let mut seen = HashSet::new();
         let nodes = Cell::new(0);
-        let find = |list: &'static [&'static str], key: &str| list.iter().find(|k| **k == key);
         while let Some(key) = map.next_key::<String>()? {
             if seen.contains(&key) {
                 map.next_value_seed(Duplicate)?;
             } else if seen.len() == KEYS_MAX {
                 return Err(de::Error::custom(format!("more than {KEYS_MAX} fields")));
-            } else if let Some(name) = find(self.0.inputs, &key) {
-                if let Some(input) = map.next_value_seed(InputSeed)? {
-                    fields.inputs.insert(name, input);
-                }
-            } else if let Some(name) = find(self.0.fields, &key) {
-                match map.next_value_seed(JsonSeed(&nodes))? {
-                    Json::Null => {}
-                    value => {
-                        fields.values.insert(name, value);
-                    }
+            } else if let Some(&Field { name, kind, .. }) = self.0.find(&key) {
+                if let Kind::Input(_) = kind {
+                    let input = map.next_value_seed(InputSeed)?;
+                    fields.inputs.extend(input.map(|input| (name, input)));
+                } else {
+                    let value = map.next_value_seed(JsonSeed(&nodes))?;
+                    let value = Some(value).filter(|value| *value != Json::Null);
+                    fields.values.extend(value.map(|value| (name, value)));
                 }
             } else {
                 map.next_value::<IgnoredAny>()?;
@@ -353,132 +366,6 @@ impl<'de> Visitor<'de> for JsonSeed<'_> {
             entries.push((key, map.next_value_seed(self)?));
         }
         Ok(Json::Object(entries))
-    }
-}
-
-/// An [`Input`], or `None` for null.
-struct InputSeed;
-
-const INPUT_FORMS: &str =
-    "a string, a list of strings, a list of token ids, or a list of lists of token ids";
-
-impl<'de> DeserializeSeed<'de> for InputSeed {
-    type Value = Option<Input>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for InputSeed {
-    type Value = Option<Input>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(INPUT_FORMS)
-    }
-
-    fn visit_unit<E>(self) -> Result<Self::Value, E> {
-        Ok(None)
-    }
-
-    fn visit_str<E>(self, value: &str) -> Result<Self::Value, E> {
-        Ok(Some(Input::Text(value.to_owned())))
-    }
-
-    fn visit_string<E>(self, value: String) -> Result<Self::Value, E> {
-        Ok(Some(Input::Text(value)))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-        let mut input = match seq.next_element::<Item>()? {
-            None => return Ok(Some(Input::Ids(Vec::new()))),
-            Some(Item::Text(s)) => Input::Texts(vec![s]),
-            Some(Item::Id(id)) => Input::Ids(vec![id]),
-            Some(Item::Ids(ids)) => Input::IdLists(vec![ids]),
-        };
-        while let Some(item) = seq.next_element::<Item>()? {
-            let prompts = match (&mut input, item) {
-                (Input::Texts(texts), Item::Text(s)) => {
-                    texts.push(s);
-                    texts.len()
-                }
-                (Input::IdLists(lists), Item::Ids(ids)) => {
-                    lists.push(ids);
-                    lists.len()
-                }
-                (Input::Ids(ids), Item::Id(id)) => {
-                    ids.push(id);
-                    1
-                }
-                _ => return Err(de::Error::custom(format!("expected {INPUT_FORMS}"))),
-            };
-            if prompts > PROMPTS_MAX {
-                let message = format!("more than {PROMPTS_MAX} prompts");
-                return Err(de::Error::custom(message));
-            }
-        }
-        Ok(Some(input))
-    }
-}
-
-/// One element of a list [`Input`].
-enum Item {
-    Text(String),
-    Id(TokenId),
-    Ids(Vec<TokenId>),
-}
-
-impl<'de> Deserialize<'de> for Item {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(ItemVisitor)
-    }
-}
-
-struct ItemVisitor;
-
-impl<'de> Visitor<'de> for ItemVisitor {
-    type Value = Item;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a string, a token id, or a list of token ids")
-    }
-
-    fn visit_u64<E: de::Error>(self, value: u64) -> Result<Item, E> {
-        TokenId::try_from(value)
-            .map(Item::Id)
-            .map_err(|_| E::custom(format!("{value} is not a token of the vocabulary")))
-    }
-
-    fn visit_i64<E: de::Error>(self, value: i64) -> Result<Item, E> {
-        Err(E::custom(format!("{value} is not a token of the vocabulary")))
-    }
-
-    fn visit_str<E>(self, value: &str) -> Result<Item, E> {
-        Ok(Item::Text(value.to_owned()))
-    }
-
-    fn visit_string<E>(self, value: String) -> Result<Item, E> {
-        Ok(Item::Text(value))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Item, A::Error> {
-        let mut ids = Vec::new();
-        while let Some(item) = seq.next_element::<Id>()? {
-            ids.push(item.0);
-        }
-        Ok(Item::Ids(ids))
-    }
-}
-
-/// A token id inside a list of lists.
-struct Id(TokenId);
-
-impl<'de> Deserialize<'de> for Id {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match deserializer.deserialize_any(ItemVisitor)? {
-            Item::Id(id) => Ok(Self(id)),
-            _ => Err(de::Error::custom("expected a token id")),
-        }
     }
 }
 

@@ -1,4 +1,5 @@
-//! Large tokenisations, of whichever route: off the async threads, one at a time, few waiting.
+//! Large tokenisations, of whichever route, and the compilation of grammars: off the async threads, one
+//! of a kind at a time, few waiting.
 
 use tokio::sync::Semaphore;
 
@@ -12,12 +13,20 @@ pub(super) const INLINE_MAX: usize = 4_096;
 const WAITING_MAX: usize = 64;
 
 static LINE: Line = Line::new(WAITING_MAX);
+static COMPILING: Line = Line::new(WAITING_MAX);
 
 /// Runs large work when its turn comes; refuses it as a full queue does if too many wait.
 pub(super) async fn run<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, ApiError> {
     LINE.run(work).await
+}
+
+/// Compiles a grammar when its turn comes; refuses as [`run`] does.
+pub(super) async fn compile<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, ApiError> {
+    COMPILING.run(work).await
 }
 
 struct Line {

@@ -1,29 +1,34 @@
 //! The OpenAI API: routes, wire types, errors and server-sent events.
 //!
 //! * [`error`]: the only maker of error bodies.
-//! * [`completions`]: `/v1/completions` and its legacy forms.
+//! * [`completions`]: `/v1/completions` and its legacy forms; [`chat`]: `/v1/chat/completions`.
+//! * [`generation`]: what all endpoints share that generate text.
 //! * [`models`], [`tokenize`]: what else a client asks of a model.
 //! * [`body`], [`json`]: from bytes to bounded fields; [`names`]: from paths to models.
-//! * [`large`]: where long texts are tokenised.
+//! * [`structured`]: what an answer must be, compiled; [`large`]: where long work is done.
+//! * [`account`]: what a request costs its key.
 //! * [`running`], [`sse`]: a request on its way through the engine and back.
 
+pub mod account;
 mod body;
+pub mod chat;
 pub mod completions;
 pub mod error;
+pub mod generation;
 pub mod json;
 mod large;
-mod models;
+pub(super) mod models;
 mod names;
-mod running;
+pub mod running;
 mod sse;
-mod tokenize;
+pub mod structured;
+pub(super) mod tokenize;
 
 use std::sync::Arc;
 
 use axum::routing::{MethodRouter, get, post};
-use http::Uri;
 
-use self::error::ApiError;
+pub(super) use self::account::limited;
 use crate::http::App;
 
 /// Paths and what answers there.
@@ -35,9 +40,9 @@ pub(super) fn routes() -> Routes {
         ("/v1/completions", post(completions::by_body)),
         ("/v1/engines/{engine}/completions", post(completions::by_path)),
         ("/openai/deployments/{id}/completions", post(completions::by_path)),
-        ("/v1/chat/completions", post(not_built)),
-        ("/v1/engines/{engine}/chat/completions", post(not_built)),
-        ("/openai/deployments/{id}/chat/completions", post(not_built)),
+        ("/v1/chat/completions", post(chat::by_body)),
+        ("/v1/engines/{engine}/chat/completions", post(chat::by_path)),
+        ("/openai/deployments/{id}/chat/completions", post(chat::by_path)),
         ("/v1/models", get(models::list_models)),
         ("/v1/models/{*id}", get(models::get_model)),
         ("/v1/engines", get(models::list_engines)),
@@ -49,12 +54,6 @@ pub(super) fn routes() -> Routes {
         ("/tokenizer_info", get(tokenize::info)),
         ("/v1/tokenizer_info", get(tokenize::info)),
     ]
-}
-
-/// A part of the API that clients know and this server does not have yet. 404, not 501: the SDKs
-/// would send the same request again after a 5xx.
-async fn not_built(uri: Uri) -> ApiError {
-    ApiError::EndpointNotSupported { path: uri.path().to_owned() }
 }
 
 #[cfg(test)]

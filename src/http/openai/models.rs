@@ -6,14 +6,15 @@ use axum::Json;
 use axum::extract::State;
 use http::Uri;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::error::ApiError;
 use super::names;
-use crate::http::{App, Served};
+use crate::http::{App, Identity, Served};
 
 /// A model as OpenAI lists it, and what vLLM adds.
-#[derive(Debug, Serialize)]
-pub(super) struct Model<'a> {
+#[derive(Debug, Serialize, ToSchema)]
+pub(in crate::http) struct Model<'a> {
     id: &'a str,
     object: &'static str,
     created: u64,
@@ -27,8 +28,8 @@ pub(super) struct Model<'a> {
 }
 
 /// The same in the words of the API before models: an engine.
-#[derive(Debug, Serialize)]
-pub(super) struct Engine<'a> {
+#[derive(Debug, Serialize, ToSchema)]
+pub(in crate::http) struct Engine<'a> {
     id: &'a str,
     object: &'static str,
     created: u64,
@@ -38,8 +39,8 @@ pub(super) struct Engine<'a> {
     prompt_format: &'static str,
 }
 
-#[derive(Debug, Serialize)]
-struct List<T> {
+#[derive(Debug, Serialize, ToSchema)]
+pub(in crate::http) struct List<T> {
     object: &'static str,
     data: Vec<T>,
 }
@@ -86,30 +87,36 @@ fn json(body: &impl Serialize) -> axum::response::Response {
 }
 
 /// `GET /v1/models`
-pub(super) async fn list_models(State(app): State<Arc<App>>) -> Answer {
+pub(super) async fn list_models(State(app): State<Arc<App>>, identity: Identity) -> Answer {
     let served = app.served()?;
-    let data = served.names.iter().map(|name| model(served, name)).collect();
+    let names = served.names.iter().filter(|name| identity.may_use(name));
+    let data = names.map(|name| model(served, name)).collect();
     Ok(json(&List { object: "list", data }))
 }
 
 /// `GET /v1/models/{id}`, where the id may hold slashes.
-pub(super) async fn get_model(State(app): State<Arc<App>>, uri: Uri) -> Answer {
+pub(super) async fn get_model(State(app): State<Arc<App>>, identity: Identity, uri: Uri) -> Answer {
     let served = app.served()?;
-    let id = names::find_in_path(&served.names, after(&uri, "/models/"), None)?;
+    let id = names::find_in_path(&served.names, &identity, after(&uri, "/models/"), None)?;
     Ok(json(&model(served, id)))
 }
 
 /// `GET /v1/engines`
-pub(super) async fn list_engines(State(app): State<Arc<App>>) -> Answer {
+pub(super) async fn list_engines(State(app): State<Arc<App>>, identity: Identity) -> Answer {
     let served = app.served()?;
-    let data = served.names.iter().map(|name| engine(served, name)).collect();
+    let names = served.names.iter().filter(|name| identity.may_use(name));
+    let data = names.map(|name| engine(served, name)).collect();
     Ok(json(&List { object: "list", data }))
 }
 
 /// `GET /v1/engines/{id}`
-pub(super) async fn get_engine(State(app): State<Arc<App>>, uri: Uri) -> Answer {
+pub(super) async fn get_engine(
+    State(app): State<Arc<App>>,
+    identity: Identity,
+    uri: Uri,
+) -> Answer {
     let served = app.served()?;
-    let id = names::find_in_path(&served.names, after(&uri, "/engines/"), None)?;
+    let id = names::find_in_path(&served.names, &identity, after(&uri, "/engines/"), None)?;
     Ok(json(&engine(served, id)))
 }
 

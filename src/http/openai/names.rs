@@ -5,11 +5,13 @@ use std::borrow::Cow;
 use percent_encoding::percent_decode_str;
 
 use super::error::ApiError;
+use crate::http::Identity;
 
 /// The name that a segment of a raw path stands for, if `served` knows it. openai-python 0.28 writes
 /// names with `quote_plus`, so that `+` is a space; others mean a plus by it.
 pub(super) fn find_in_path<'a>(
     served: &'a [String],
+    identity: &Identity,
     segment: &str,
     param: Option<&'static str>,
 ) -> Result<&'a str, ApiError> {
@@ -18,19 +20,20 @@ pub(super) fn find_in_path<'a>(
         if segment.contains('+') { segment.replace('+', " ").into() } else { segment.into() };
     let asked = decode(&spaced);
     // The error names what the client most probably meant, so the first one is kept.
-    find(served, &asked, param)
-        .or_else(|error| find(served, &decode(segment), param).or(Err(error)))
+    find(served, identity, &asked, param)
+        .or_else(|error| find(served, identity, &decode(segment), param).or(Err(error)))
 }
 
-/// The served name that reads `asked`.
+/// The served name that reads `asked`, if the client's key may use it: else it is as good as not there.
 pub(super) fn find<'a>(
     served: &'a [String],
+    identity: &Identity,
     asked: &str,
     param: Option<&'static str>,
 ) -> Result<&'a str, ApiError> {
     served
         .iter()
-        .find(|name| *name == asked)
+        .find(|name| *name == asked && identity.may_use(name))
         .map(String::as_str)
         .ok_or_else(|| ApiError::ModelNotFound { model: asked.to_owned(), param })
 }
@@ -42,7 +45,8 @@ mod tests {
     #[test]
     fn names_are_decoded_as_the_clients_write_them() {
         let served = ["org/a model".to_owned(), "c++".to_owned(), "plain".to_owned()];
-        let found = |segment| find_in_path(&served, segment, None).ok();
+        let anybody = Identity::default();
+        let found = |segment| find_in_path(&served, &anybody, segment, None).ok();
         assert_eq!(found("plain"), Some("plain"));
         assert_eq!(found("org%2Fa+model"), Some("org/a model"));
         assert_eq!(found("org%2fa%20model"), Some("org/a model"));
@@ -51,9 +55,9 @@ mod tests {
         assert_eq!(found("c++"), Some("c++"));
         assert_eq!(found("Plain"), None);
         assert_eq!(found("%ff"), None);
-        let error = find_in_path(&served, "no%2Fsuch+model", None).unwrap_err();
+        let error = find_in_path(&served, &anybody, "no%2Fsuch+model", None).unwrap_err();
         assert_eq!(error.message(), "The model 'no/such model' does not exist.");
-        let error = find(&served, "x", Some("model")).unwrap_err();
+        let error = find(&served, &anybody, "x", Some("model")).unwrap_err();
         assert_eq!(error.status(), 404);
         assert_eq!(error.message(), "The model 'x' does not exist.");
     }

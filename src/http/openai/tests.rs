@@ -11,13 +11,20 @@ use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
-use crate::config::{AuthConfig, HttpConfig};
+use crate::config::{AuthConfig, HttpConfig, RequestLimits};
 use crate::engine::{self, Settings};
-use crate::http::{App, Served, router};
+use crate::http::{App, Served, Side, router};
 use crate::keys::KeyStore;
 use crate::model::Model as _;
 use crate::model::fake;
 use crate::text::Text;
+use crate::text::grammar::Grammars;
+
+mod chat;
+mod fields;
+mod snapshots;
+mod streams;
+mod structured;
 
 const VOCAB: usize = 300;
 
@@ -28,8 +35,16 @@ struct Rig {
 impl Rig {
     /// `options`: of the fake model, after `vocab`.
     fn new(options: &str) -> Self {
-        let rig = Self::loading();
-        let model = fake::open(&format!("fake:vocab={VOCAB}{options}")).unwrap();
+        Self::with_text(options, Text::fake(VOCAB))
+    }
+
+    fn with_text(options: &str, text: Text) -> Self {
+        Self::with_config(config(), options, text)
+    }
+
+    fn with_config(config: HttpConfig, options: &str, text: Text) -> Self {
+        let rig = Self::without_model(config);
+        let model = fake::open(&format!("fake:vocab={}{options}", text.vocab())).unwrap();
         let max_model_len = model.spec().max_context;
         let settings = Settings {
             max_num_seqs: 8,
@@ -42,7 +57,8 @@ impl Rig {
         };
         rig.app.set_served(Served {
             engine: engine::spawn(Box::new(model), settings).unwrap(),
-            text: Text::fake(VOCAB),
+            grammars: Grammars::new(&text),
+            text,
             names: ["fake", "text-davinci-002", "org/a model"].map(str::to_owned).to_vec(),
             instruct: ["text-davinci-002".to_owned()].into(),
             max_model_len,
@@ -54,22 +70,10 @@ impl Rig {
     }
 
     fn loading() -> Self {
-        let minute = Duration::from_mins(1);
-        let config = HttpConfig {
-            host: [127, 0, 0, 1].into(),
-            port: 0,
-            max_connections: 8,
-            max_body_bytes: 1 << 20,
-            shutdown_timeout: minute,
-            engine_stall_timeout: minute,
-            client_stall_timeout: minute,
-            sse_ping_interval: minute,
-            header_timeout: minute,
-            body_timeout: minute,
-            idle_timeout: minute,
-            cors_origins: Vec::new(),
-            metrics_require_key: false,
-        };
+        Self::without_model(config())
+    }
+
+    fn without_model(config: HttpConfig) -> Self {
         let auth = AuthConfig {
             allow_unauthenticated: true,
             i_know_this_is_open: true,
@@ -85,7 +89,7 @@ impl Rig {
             .header("content-type", "application/json")
             .body(Body::from(body.to_owned()))
             .unwrap();
-        router(&self.app, super::routes()).oneshot(request).await.unwrap()
+        router(&self.app, super::routes(), Side::Whole).oneshot(request).await.unwrap()
     }
 
     async fn post(&self, path: &str, body: &Value) -> (StatusCode, Value) {
@@ -101,6 +105,30 @@ impl Rig {
         let (status, answer) = self.post("/v1/completions", &body).await;
         assert_eq!(status, 200, "{answer}");
         answer
+    }
+}
+
+fn config() -> HttpConfig {
+    let minute = Duration::from_mins(1);
+    HttpConfig {
+        host: [127, 0, 0, 1].into(),
+        port: 0,
+        admin: None,
+        tls: None,
+        max_connections: 8,
+        max_body_bytes: 1 << 20,
+        default_max_tokens: 1024,
+        shutdown_timeout: minute,
+        engine_stall_timeout: minute,
+        client_stall_timeout: minute,
+        sse_ping_interval: minute,
+        header_timeout: minute,
+        body_timeout: minute,
+        idle_timeout: minute,
+        cors_origins: Vec::new(),
+        metrics_require_key: false,
+        webui: true,
+        limits: RequestLimits::default(),
     }
 }
 
@@ -123,44 +151,6 @@ async fn events_of(response: Response) -> Vec<Value> {
     assert_eq!(rest, "");
     let events = events.split_terminator("\n\n").filter(|e| !e.starts_with(':'));
     events.map(|e| serde_json::from_str(e.strip_prefix("data: ").unwrap()).unwrap()).collect()
-}
-
-#[tokio::test]
-async fn a_stream_says_what_the_whole_answer_says() {
-    let rig = Rig::new("");
-    let body = json!({"prompt": ["a b", "c"], "n": 2, "max_tokens": 12, "seed": 5, "logprobs": 2,
-        "echo": true, "stop": ["q", "zz"]});
-    let answer = rig.complete(body.clone()).await;
-    let mut streamed = body;
-    streamed["model"] = "fake".into();
-    streamed["stream"] = true.into();
-    streamed["stream_options"] = json!({"include_usage": true});
-    let response = rig.send(Method::POST, "/v1/completions", &streamed.to_string()).await;
-    let events = events_of(response).await;
-    let usage = events.last().unwrap();
-    assert_eq!((&usage["choices"], &usage["usage"]), (&json!([]), &answer["usage"]));
-    let mut choices = vec![(String::new(), Value::Null, Vec::new(), Vec::new()); 4];
-    for event in &events[..events.len() - 1] {
-        assert_eq!(event["id"], events[0]["id"]);
-        assert_eq!(event["usage"], Value::Null);
-        let [choice] = &event["choices"].as_array().unwrap()[..] else { panic!("{event}") };
-        let (text, finish, tokens, offsets) =
-            &mut choices[choice["index"].as_u64().unwrap() as usize];
-        assert!(finish.is_null(), "nothing comes after the end of a choice");
-        text.push_str(choice["text"].as_str().unwrap());
-        *finish = choice["finish_reason"].clone();
-        if let Some(logprobs) = choice["logprobs"].as_object() {
-            tokens.extend(logprobs["token_logprobs"].as_array().unwrap().clone());
-            offsets.extend(logprobs["text_offset"].as_array().unwrap().clone());
-        }
-    }
-    for (index, (text, finish, tokens, offsets)) in choices.into_iter().enumerate() {
-        let choice = &answer["choices"][index];
-        assert_eq!(choice["index"], index);
-        assert_eq!((&choice["text"], &choice["finish_reason"]), (&text.into(), &finish));
-        assert_eq!(choice["logprobs"]["token_logprobs"], Value::from(tokens));
-        assert_eq!(choice["logprobs"]["text_offset"], Value::from(offsets));
-    }
 }
 
 #[tokio::test]
@@ -396,6 +386,12 @@ async fn texts_become_tokens_and_come_back() {
     }
     let (_, tokens) = rig.post("/tokenize", &json!({"content": "a", "model": "fake"})).await;
     assert_eq!((&tokens["count"], &tokens["token_strs"]), (&1.into(), &Value::Null));
+    let pieces = json!({"content": "a\u{fc}", "with_pieces": true});
+    let (_, tokens) = rig.post("/tokenize", &pieces).await;
+    let ids = Text::fake(VOCAB).encode("a\u{fc}", true, false);
+    assert_eq!(tokens["tokens"][0], json!({"id": ids[0], "piece": "a"}));
+    // Of two bytes, each a token that is no text by itself.
+    assert_eq!(tokens["tokens"][1], json!({"id": ids[1], "piece": [0xc3]}));
     for (path, body, param) in [
         ("/tokenize", json!({}), "prompt"),
         ("/tokenize", json!({"prompt": 5}), "prompt"),
@@ -413,14 +409,6 @@ async fn texts_become_tokens_and_come_back() {
 #[tokio::test]
 async fn what_is_not_there_is_said_in_the_error_form() {
     let rig = Rig::new("");
-    let chat = json!({"model": "fake", "messages": []});
-    for path in ["/v1/chat/completions", "/v1/engines/fake/chat/completions"] {
-        let (status, answer) = rig.post(path, &chat).await;
-        assert_eq!(
-            (status.as_u16(), &answer["error"]["code"]),
-            (404, &"unsupported_endpoint".into())
-        );
-    }
     let (status, answer) = rig.get("/v1/completions").await;
     assert_eq!((status.as_u16(), &answer["error"]["code"]), (405, &"method_not_supported".into()));
     let loading = Rig::loading();

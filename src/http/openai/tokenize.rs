@@ -5,103 +5,219 @@ use std::sync::Arc;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use utoipa::ToSchema;
 
+use super::chat::conversation::Conversation;
+use super::chat::types::{CONVERSATION, MESSAGES};
 use super::error::ApiError;
-use super::json::{Fields, Input, Known};
+use super::json::{Field, Fields, Form, Input, Kind, Known};
 use super::{body, large, names};
 use crate::engine::message::TokenId;
-use crate::http::{App, Served};
+use crate::http::{App, Identity, Served};
 use crate::text::Text;
 
-const TOKENIZE: Known = Known {
-    fields: &[
-        "model",
-        "add_special_tokens",
-        "add_special",
-        "parse_special",
-        "return_token_strs",
-        "with_pieces",
-        "messages",
-    ],
-    inputs: &["prompt", "content"],
-};
+const MODEL: Field =
+    Field::new("model", Kind::TEXT).about("One of the names in `/v1/models`; all are one model.");
 
-const DETOKENIZE: Known = Known { fields: &["model"], inputs: &["tokens"] };
+pub(in crate::http) const TOKENIZE: Known = Known(&[TEXT, &[MESSAGES], CONVERSATION]);
+
+const TEXT: &[Field] = &[
+    MODEL,
+    Field::new("prompt", Kind::Input(&[Form::Text])).about("The text."),
+    Field::new("content", Kind::Input(&[Form::Text]))
+        .about("llama.cpp's name of `prompt`; BOS is then off by default."),
+    Field::new("add_special_tokens", Kind::Boolean).about(
+        "Put the model's BOS in front, if it has one; true for `prompt`, false for `messages`.",
+    ),
+    Field::new("add_special", Kind::Boolean).about("llama.cpp's name of `add_special_tokens`."),
+    Field::new("parse_special", Kind::Boolean)
+        .default("true")
+        .about("Special tokens that are written in the text are read as such."),
+    Field::new("return_token_strs", Kind::Boolean)
+        .default("false")
+        .about("Fill `token_strs` with the text of each token."),
+    Field::new("with_pieces", Kind::Boolean)
+        .default("false")
+        .about("llama.cpp's form: each token as an object of `id` and `piece`."),
+];
+
+pub(in crate::http) const DETOKENIZE: Known = Known(&[&[
+    MODEL,
+    Field::new("tokens", Kind::Input(&[Form::Ids { min: 0 }])).required().about("Token ids."),
+]]);
 
 /// Most ids in one request to `/detokenize`: their text may be a hundred times as long as the body.
 const IDS_MAX: usize = 1 << 20;
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[expect(clippy::struct_field_names, reason = "names of the wire format")]
-struct Tokens {
-    tokens: Vec<TokenId>,
+pub(in crate::http) struct Tokens {
+    #[schema(value_type = Vec<Token>)]
+    tokens: TokenList,
     count: usize,
     max_model_len: usize,
     /// Null unless `return_token_strs`.
+    #[schema(required)]
     token_strs: Option<Vec<String>>,
 }
 
-#[derive(Debug, Serialize)]
-struct Prompt {
+#[derive(Debug, Serialize, ToSchema)]
+pub(in crate::http) struct Prompt {
     prompt: String,
 }
 
-#[derive(Debug, Serialize)]
-struct Info<'a> {
+#[derive(Debug, Serialize, ToSchema)]
+pub(in crate::http) struct Info<'a> {
     tokenizer_class: &'static str,
+    #[schema(required)]
     bos_token: Option<String>,
+    #[schema(required)]
     eos_token: Option<String>,
     add_bos_token: bool,
     vocab_size: usize,
     model_max_length: usize,
+    #[schema(required)]
     chat_template: Option<&'a str>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum TokenList {
+    Ids(Vec<TokenId>),
+    Pieces(Vec<Pieced>),
+}
+
+/// An id, or with `with_pieces` what it stands for, too.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "the schema of what `TokenList` writes")]
+enum Token {
+    Id(#[schema(inline)] TokenId),
+    Pieced(Pieced),
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct Pieced {
+    #[schema(value_type = u32)]
+    id: TokenId,
+    piece: Piece,
+}
+
+/// A text, or its bytes where they are not UTF-8 by themselves.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+enum Piece {
+    Text(String),
+    Bytes(Vec<u8>),
 }
 
 /// `POST /tokenize`
 pub(super) async fn tokenize(
     State(app): State<Arc<App>>,
+    identity: Identity,
     request: Request,
 ) -> Result<Response, ApiError> {
     let served = app.served()?;
     let mut fields = body::fields(request, TOKENIZE).await?;
-    check_model(&fields, served)?;
-    if fields.get("messages").is_some() {
-        return Err(ApiError::not_supported("messages"));
-    }
-    if fields.boolean("with_pieces")? == Some(true) {
-        return Err(ApiError::not_supported("with_pieces"));
-    }
-    let (text, special, add_bos) = text_to_encode(&mut fields)?;
-    let token_strs = fields.boolean("return_token_strs")?.unwrap_or(false);
+    check_model(&fields, served, &identity)?;
+    let given = Given::check(&mut fields)?;
+    let shown = Shown {
+        strs: fields.boolean("return_token_strs")?.unwrap_or(false),
+        pieces: fields.boolean("with_pieces")?.unwrap_or(false),
+        max_model_len: served.max_model_len,
+    };
     let vocabulary = served.text.clone();
-    let length = text.len();
-    let work = move || encode(&vocabulary, &text, (special, add_bos), token_strs);
-    let (tokens, token_strs) = at_its_place(length, work).await?;
-    let count = tokens.len();
-    let max_model_len = served.max_model_len;
-    Ok(axum::Json(Tokens { tokens, count, max_model_len, token_strs }).into_response())
+    let (length, is_chat) = (given.bytes(), matches!(given, Given::Chat(_)));
+    let work = move || Ok::<_, ApiError>(shown.of(&vocabulary, given.encode(&vocabulary)?));
+    // A template is a program: small ones, too, keep no async thread.
+    let tokens = if is_chat && length <= large::INLINE_MAX {
+        body::blocking(work).await??
+    } else {
+        at_its_place(length, work).await??
+    };
+    Ok(axum::Json(tokens).into_response())
 }
 
-/// The text, whether special tokens in it are read as such, and whether BOS is put in front: vLLM's
-/// defaults for `prompt`, llama.cpp's for `content`.
-fn text_to_encode(fields: &mut Fields) -> Result<(String, bool, bool), ApiError> {
-    let special = fields.boolean("parse_special")?.unwrap_or(true);
-    let vllm = fields.boolean("add_special_tokens")?;
-    let llama = fields.boolean("add_special")?;
-    let (input, name, add_bos) = match (fields.take_input("prompt"), fields.take_input("content")) {
-        (Some(input), None) => (input, "prompt", vllm.or(llama).unwrap_or(true)),
-        (None, Some(input)) => (input, "content", llama.or(vllm).unwrap_or(false)),
-        (None, None) => {
-            return Err(ApiError::invalid("A text is required - 'prompt'", "prompt"));
+/// What is to be encoded.
+enum Given {
+    /// Whether special tokens in it are read as such, and whether BOS is put in front.
+    Text {
+        text: String,
+        special: bool,
+        add_bos: bool,
+    },
+    Chat(Conversation),
+}
+
+impl Given {
+    fn check(fields: &mut Fields) -> Result<Self, ApiError> {
+        let only = |name: &'static str| {
+            let message =
+                format!("Only one of 'prompt', 'content' and 'messages' is allowed - '{name}'");
+            Err(ApiError::invalid(message, name))
+        };
+        // vLLM's defaults for `prompt`, llama.cpp's for `content`.
+        let special = fields.boolean("parse_special")?.unwrap_or(true);
+        let vllm = fields.boolean("add_special_tokens")?;
+        let llama = fields.boolean("add_special")?;
+        let (prompt, content) = (fields.take_input("prompt"), fields.take_input("content"));
+        let (input, add_bos) = match (prompt, content, fields.get("messages")) {
+            (None, None, Some(_)) => return Ok(Self::Chat(Conversation::check(fields)?)),
+            (Some(input), None, None) => (input, vllm.or(llama).unwrap_or(true)),
+            (None, Some(input), None) => (input, llama.or(vllm).unwrap_or(false)),
+            (None, None, None) => {
+                return Err(ApiError::invalid("A text is required - 'prompt'", "prompt"));
+            }
+            (_, _, Some(_)) => return only("messages"),
+            (Some(_), Some(_), None) => return only("content"),
+        };
+        let text = if let Input::Text(text) = input { text } else { String::new() };
+        Ok(Self::Text { text, special, add_bos })
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Text { text, .. } => text.len(),
+            Self::Chat(conversation) => conversation.bytes(),
         }
-        (Some(_), Some(_)) => {
-            let message = "Only one of 'prompt' and 'content' is allowed - 'content'";
-            return Err(ApiError::invalid(message, "content"));
+    }
+
+    fn encode(&self, vocabulary: &Text) -> Result<Vec<TokenId>, ApiError> {
+        match self {
+            Self::Text { text, special, add_bos } => {
+                Ok(vocabulary.encode(text, *special, *add_bos))
+            }
+            Self::Chat(conversation) => Ok(conversation.encode(vocabulary)?.0),
         }
-    };
-    match input {
-        Input::Text(text) => Ok((text, special, add_bos)),
-        _ => Err(ApiError::invalid(format!("The text must be a string - '{name}'"), name)),
+    }
+}
+
+/// What an answer is to show beside the ids.
+#[derive(Debug, Clone, Copy)]
+struct Shown {
+    strs: bool,
+    pieces: bool,
+    max_model_len: usize,
+}
+
+impl Shown {
+    fn of(self, vocabulary: &Text, ids: Vec<TokenId>) -> Tokens {
+        let label = |&id: &TokenId| vocabulary.token_label(id);
+        let piece = |bytes: &[u8]| match std::str::from_utf8(bytes) {
+            Ok(text) => Piece::Text(text.to_owned()),
+            Err(_) => Piece::Bytes(bytes.to_vec()),
+        };
+        let pieced = |id| Pieced { id, piece: piece(vocabulary.token_bytes(id)) };
+        Tokens {
+            count: ids.len(),
+            max_model_len: self.max_model_len,
+            token_strs: self.strs.then(|| ids.iter().map(label).collect()),
+            tokens: if self.pieces {
+                TokenList::Pieces(ids.into_iter().map(pieced).collect())
+            } else {
+                TokenList::Ids(ids)
+            },
+        }
     }
 }
 
@@ -113,25 +229,15 @@ async fn at_its_place<T: Send + 'static>(
     if length > large::INLINE_MAX { large::run(work).await } else { Ok(work()) }
 }
 
-fn encode(
-    vocabulary: &Text,
-    text: &str,
-    (special, add_bos): (bool, bool),
-    token_strs: bool,
-) -> (Vec<TokenId>, Option<Vec<String>>) {
-    let tokens = vocabulary.encode(text, special, add_bos);
-    let strs = token_strs.then(|| tokens.iter().map(|&id| vocabulary.token_label(id)).collect());
-    (tokens, strs)
-}
-
 /// `POST /detokenize`
 pub(super) async fn detokenize(
     State(app): State<Arc<App>>,
+    identity: Identity,
     request: Request,
 ) -> Result<Response, ApiError> {
     let served = app.served()?;
     let mut fields = body::fields(request, DETOKENIZE).await?;
-    check_model(&fields, served)?;
+    check_model(&fields, served, &identity)?;
     let ids = ids_to_decode(&mut fields, served.text.vocab())?;
     let vocabulary = served.text.clone();
     let length = ids.len();
@@ -140,16 +246,7 @@ pub(super) async fn detokenize(
 }
 
 fn ids_to_decode(fields: &mut Fields, vocab: usize) -> Result<Vec<TokenId>, ApiError> {
-    let ids = match fields.take_input("tokens") {
-        Some(Input::Ids(ids)) => ids,
-        Some(_) => {
-            let message = "The tokens must be a list of token ids - 'tokens'";
-            return Err(ApiError::invalid(message, "tokens"));
-        }
-        None => {
-            return Err(ApiError::invalid("A list of tokens is required - 'tokens'", "tokens"));
-        }
-    };
+    let Some(Input::Ids(ids)) = fields.take_input("tokens") else { return Ok(Vec::new()) };
     if ids.len() > IDS_MAX {
         let message = format!("{} tokens are over the maximum of {IDS_MAX} - 'tokens'", ids.len());
         return Err(ApiError::invalid(message, "tokens"));
@@ -180,10 +277,10 @@ pub(super) async fn info(State(app): State<Arc<App>>) -> Result<Response, ApiErr
 }
 
 /// `model` is optional here, but a wrong one is still wrong.
-fn check_model(fields: &Fields, served: &Served) -> Result<(), ApiError> {
+fn check_model(fields: &Fields, served: &Served, identity: &Identity) -> Result<(), ApiError> {
     match fields.text("model")? {
         None => Ok(()),
-        Some(model) => names::find(&served.names, model, Some("model")).map(|_| ()),
+        Some(model) => names::find(&served.names, identity, model, Some("model")).map(|_| ()),
     }
 }
 

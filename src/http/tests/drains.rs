@@ -32,7 +32,7 @@ mod with_model {
 
     use super::*;
     use crate::config::HttpConfig;
-    use crate::engine::message::{Choice, Event, FailureKind, Namespace, Submission};
+    use crate::engine::message::{Choice, Event, FailureKind, Namespace, Priority, Submission};
 
     /// Waits until `/health/ready` says 503, as a balancer would.
     async fn until_not_ready(server: &Server) -> String {
@@ -121,11 +121,12 @@ mod with_model {
             seed: 0,
             sample: 0,
             stop: None,
+            constraint: None,
         };
         let submission = Submission {
             id: engine.next_id(),
             namespace: Namespace::default(),
-            priority: 0,
+            priority: Priority::default(),
             choices: vec![choice],
             events,
         };

@@ -15,8 +15,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 
-use crate::config::{AuthConfig, HttpConfig};
-use crate::http::{App, Served, Shutdown, openai, router, serve_router};
+use crate::config::{AuthConfig, HttpConfig, RequestLimits};
+use crate::http::{App, Listeners, Served, Shutdown, openai, serve_with};
 use crate::keys::{self, KeyStore};
 
 pub(super) const KEY: &str = "sk-test-canary-5Jq0";
@@ -74,8 +74,11 @@ pub(super) fn config() -> HttpConfig {
     HttpConfig {
         host: [127, 0, 0, 1].into(),
         port: 0,
+        admin: None,
+        tls: None,
         max_connections: 100,
         max_body_bytes: 1000,
+        default_max_tokens: 1024,
         shutdown_timeout: PATIENCE,
         engine_stall_timeout: PATIENCE,
         client_stall_timeout: PATIENCE,
@@ -85,6 +88,8 @@ pub(super) fn config() -> HttpConfig {
         idle_timeout: PATIENCE,
         cors_origins: Vec::new(),
         metrics_require_key: false,
+        webui: true,
+        limits: RequestLimits::default(),
     }
 }
 
@@ -109,8 +114,8 @@ pub(super) async fn start_with(
     let shutdown = Shutdown::default();
     let hold = Hold::new();
     let routes = [openai::routes(), test_routes(&hold)].concat();
-    let router = router(&app, routes);
-    let serving = serve_router(listener, router, Arc::clone(&app), shutdown.clone());
+    let listeners = Listeners { api: listener, tls: None, admin: None };
+    let serving = serve_with(listeners, routes, Arc::clone(&app), shutdown.clone());
     Server { addr, app, shutdown, task: tokio::spawn(serving), hold }
 }
 
@@ -141,6 +146,7 @@ fn served(model: &str) -> Served {
     };
     Served {
         engine: crate::engine::spawn(Box::new(model), settings).unwrap(),
+        grammars: crate::text::grammar::Grammars::new(&crate::text::Text::fake(256)),
         text: crate::text::Text::fake(256),
         names: vec!["fake".to_owned()],
         instruct: std::collections::BTreeSet::new(),

@@ -73,12 +73,23 @@ async fn what_is_not_http_gets_400_and_the_connection_closes() {
         "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n",
     ];
     for request in bad {
-        assert_eq!(status(&ask(server.addr, request).await), 400, "{request}");
+        let answer = ask(server.addr, request).await;
+        let told = (status(&answer), code(&answer));
+        assert_eq!(told, (400, "malformed_request".to_owned()), "{request}");
+        assert_eq!(header(&answer, "connection"), Some("close"));
+        assert!(header(&answer, "x-request-id").is_some() && header(&answer, "date").is_some());
     }
-    let huge = format!("GET / HTTP/1.1\r\nx: {}\r\n\r\n", "y".repeat(200 << 10));
-    let mut client = Client::connect(server.addr).await;
-    client.send(huge).await;
-    assert_eq!(status(&client.read_to_end().await), 431);
+    // Behind an answer on the same connection, at once and later.
+    let sound = "GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let both = ask(server.addr, &format!("{sound}{}", bad[0])).await;
+    assert_eq!((status(&both), both.matches("malformed_request").count()), (200, 1), "{both}");
+    // Far more than the sockets' buffers: the client is still sending when it is refused.
+    let huge = format!("GET / HTTP/1.1\r\nx: {}\r\n\r\n", "y".repeat(4 << 20));
+    let answer = ask(server.addr, &huge).await;
+    assert_eq!((status(&answer), code(&answer).as_str()), (431, "headers_too_large"));
+    let long = format!("GET /{} HTTP/1.1\r\nHost: localhost\r\n\r\n", "y".repeat(100_000));
+    let answer = ask(server.addr, &long).await;
+    assert!([414, 431].contains(&status(&answer)) && !code(&answer).is_empty(), "{answer}");
 }
 
 #[cfg(feature = "fake-model")]

@@ -104,6 +104,16 @@ pub(super) struct Template {
     environment: Result<Environment<'static>, String>,
     /// `bos_token` and the like, by name.
     tokens: Vec<(&'static str, String)>,
+    knows: Knows,
+}
+
+/// What a template has words for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Knows {
+    /// It reads `tools`.
+    pub tools: bool,
+    /// It has a role of developers beside that of the system.
+    pub developer: bool,
 }
 
 /// The template's name in error messages.
@@ -117,7 +127,15 @@ impl Template {
         } else {
             compile(source.clone()).map_err(|e| describe(&e))
         };
-        Self { source, environment, tokens }
+        let knows = Knows {
+            tools: environment.as_ref().is_ok_and(reads_tools),
+            developer: source.contains("developer"),
+        };
+        Self { source, environment, tokens, knows }
+    }
+
+    pub(super) fn knows(&self) -> Knows {
+        self.knows
     }
 
     pub(super) fn source(&self) -> &str {
@@ -180,6 +198,11 @@ impl Template {
         context.extend(further);
         Value::from(context)
     }
+}
+
+fn reads_tools(environment: &Environment<'static>) -> bool {
+    let template = environment.get_template(NAME);
+    template.is_ok_and(|template| template.undeclared_variables(false).contains("tools"))
 }
 
 fn compile(source: String) -> Result<Environment<'static>, Error> {

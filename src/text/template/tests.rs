@@ -79,7 +79,7 @@ fn a_template_can_refuse() {
 }
 
 #[test]
-fn templates_cannot_use_up_the_server() {
+fn row_18_templates_cannot_use_up_the_server() {
     let nested = format!("{}{}", "{% if true %}".repeat(5_500), "{% endif %}".repeat(5_500));
     let deep = |levels: u32, of: &str, then: &str| {
         format!(

@@ -116,19 +116,32 @@ impl Tokenizer {
         let mut ids = Vec::with_capacity(text.len() / 4 + 1);
         let mut at = 0;
         for (range, id) in finder.find(text) {
-            self.plain(vocab, &text[at..range.start], &mut ids);
+            self.plain(vocab, (&text[at..range.start], false), &mut ids);
             ids.push(id);
             at = range.end;
         }
-        self.plain(vocab, &text[at..], &mut ids);
+        self.plain(vocab, (&text[at..], false), &mut ids);
         ids
     }
 
-    /// Appends the tokens of a text that begins the sequence or follows a special token.
-    fn plain(&self, vocab: &Vocab, text: &str, ids: &mut Vec<TokenId>) {
+    /// Tokens of a text that goes on with what stands before it, nothing in it being special.
+    pub(super) fn encode_on(&self, vocab: &Vocab, text: &str) -> Vec<TokenId> {
+        let mut ids = Vec::with_capacity(text.len() / 4 + 1);
+        let mut at = 0;
+        for (range, id) in self.user_defined.find(text) {
+            self.plain(vocab, (&text[at..range.start], true), &mut ids);
+            ids.push(id);
+            at = range.end;
+        }
+        self.plain(vocab, (&text[at..], true), &mut ids);
+        ids
+    }
+
+    /// Appends the tokens of a text that begins the sequence, follows a special token, or goes on.
+    fn plain(&self, vocab: &Vocab, (text, goes_on): (&str, bool), ids: &mut Vec<TokenId>) {
         match &self.method {
             Method::Bpe(bpe) => bpe.encode(text, ids),
-            Method::Spm(spm) => spm.encode(text, (vocab, &self.index), ids),
+            Method::Spm(spm) => spm.encode((text, goes_on), (vocab, &self.index), ids),
             #[cfg(feature = "fake-model")]
             Method::Fake(pieces) => pieces.encode(text, ids),
         }

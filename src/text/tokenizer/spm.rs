@@ -64,10 +64,11 @@ impl Spm {
         })
     }
 
-    /// Appends the tokens of `text`, in which nothing is special.
+    /// Appends the tokens of `text`, in which nothing is special. It begins the sequence or follows a
+    /// special token, or `goes_on` with the text before it.
     pub(super) fn encode(
         &self,
-        text: &str,
+        (text, goes_on): (&str, bool),
         (vocab, index): (&Vocab, &Index),
         ids: &mut Vec<TokenId>,
     ) {
@@ -75,7 +76,7 @@ impl Spm {
             return;
         }
         let mut plain = String::with_capacity(text.len() + 1);
-        if self.space_prefix {
+        if self.space_prefix && !goes_on {
             plain.push(' ');
         }
         for (at, part) in text.split(BLANK).enumerate() {

@@ -1,11 +1,18 @@
 """The newest openai-python: sync, async, streamed, errors."""
 import asyncio
+import logging
+import os
 import unittest
+from concurrent.futures import ThreadPoolExecutor
 
 import openai
 
+import narrow
+
 MODEL = "davinci-002"
 CALL = dict(model=MODEL, prompt="The capital of France is", max_tokens=12, temperature=0)
+# unittest runs tasks in debug mode, which reports slow ones: not our subject.
+logging.getLogger("asyncio").setLevel(logging.ERROR)
 # No retries: a test must see the first answer.
 client = openai.OpenAI(max_retries=0)
 
@@ -55,6 +62,40 @@ class Sync(unittest.TestCase):
         pieces = [c.choices[0].text for c in client.completions.create(stream=True, **CALL | {"stop": ["is", "."]})]
         self.assertEqual("".join(pieces), text)
 
+    def test_every_sample_of_a_stream_equals_the_whole(self):
+        call = CALL | dict(prompt=["The capital of France is", "Water boils at"], n=2, temperature=1, seed=11, logprobs=2)
+        whole = client.completions.create(**call)
+        for index, choice in enumerate(whole.choices):
+            parts = [c.choices[0] for c in client.completions.create(stream=True, **call) if c.choices[0].index == index]
+            self.assertEqual("".join(p.text for p in parts), choice.text)
+            self.assertEqual([p.finish_reason for p in parts if p.finish_reason], [choice.finish_reason])
+            for field in ("tokens", "token_logprobs", "top_logprobs", "text_offset"):
+                joined = [x for p in parts if p.logprobs for x in getattr(p.logprobs, field)]
+                self.assertEqual(joined, getattr(choice.logprobs, field), field)
+
+    def test_finish_reasons(self):
+        self.assertEqual(client.completions.create(**CALL).choices[0].finish_reason, "length")
+        self.assertEqual(client.completions.create(**CALL | {"stop": "."}).choices[0].finish_reason, "stop")
+        ended = client.completions.create(model="text-davinci-003", prompt="Say hello.", max_tokens=200, temperature=0)
+        self.assertEqual(ended.choices[0].finish_reason, "stop")
+        self.assertLess(ended.usage.completion_tokens, 200)
+
+    def test_token_prompts(self):
+        answer = client.completions.create(**CALL | {"prompt": [504, 3575, 282, 4649, 314]})
+        self.assertEqual(answer.choices[0].text, client.completions.create(**CALL).choices[0].text)
+        both = client.completions.create(**CALL | {"prompt": [[504, 3575, 282, 4649, 314], [504, 3575]]})
+        self.assertEqual(both.choices[0].text, answer.choices[0].text)
+        self.assertEqual(both.usage.prompt_tokens, 7)
+
+    def test_raw_answers_show_request_id_and_time(self):
+        raw = client.completions.with_raw_response.create(**CALL, extra_headers={"X-Request-Id": "mine-1"})
+        self.assertEqual(raw.headers["x-request-id"], "mine-1")
+        self.assertEqual(raw.parse()._request_id, "mine-1")
+        self.assertGreaterEqual(int(raw.headers["openai-processing-ms"]), 0)
+        with self.assertRaises(openai.BadRequestError) as caught:
+            client.completions.create(**CALL | {"top_p": 2}, extra_headers={"X-Request-Id": "mine-2"})
+        self.assertEqual(caught.exception.request_id, "mine-2")
+
     def test_models(self):
         models = [m.id for m in client.models.list()]
         self.assertIn(MODEL, models)
@@ -97,6 +138,61 @@ class Async(unittest.IsolatedAsyncioTestCase):
             whole = await client.completions.create(**CALL)
             stream = await client.completions.create(stream=True, **CALL)
             self.assertEqual("".join([c.choices[0].text async for c in stream]), whole.choices[0].text)
+
+
+class Azure(unittest.TestCase):
+    def test_deployments(self):
+        azure = openai.AzureOpenAI(azure_endpoint=os.environ["MILLRACE_URL"], api_version="2024-10-21", max_retries=0,
+                                   api_key=client.api_key, base_url=None)
+        answer = azure.completions.create(**CALL)
+        self.assertEqual(answer.choices[0].text, client.completions.create(**CALL).choices[0].text)
+
+
+class Overload(unittest.TestCase):
+    client = openai.OpenAI(base_url=f"{narrow.URL}/v1", api_key=narrow.KEY, max_retries=0)
+
+    def test_a_full_queue_is_a_rate_limit(self):
+        with narrow.full(), self.assertRaises(openai.RateLimitError) as caught:
+            self.client.completions.create(**CALL)
+        self.assertEqual(caught.exception.code, "engine_overloaded")
+        self.assertLessEqual(float(caught.exception.response.headers["retry-after"]), 60)
+
+    def test_retries_succeed_when_there_is_room(self):
+        with narrow.full() as release, ThreadPoolExecutor(1) as pool:
+            before = narrow.rejected()
+            retried = pool.submit(self.client.with_options(max_retries=5).completions.with_raw_response.create, **CALL)
+            narrow.until(lambda: narrow.rejected() > before)
+            release()
+            answer = retried.result(narrow.PATIENCE_S)
+        self.assertGreater(answer.retries_taken, 0)
+        self.assertEqual(answer.parse().choices[0].text, client.completions.create(**CALL).choices[0].text)
+
+    def test_a_timeout_frees_the_server(self):
+        with self.assertRaises(openai.APITimeoutError):
+            self.client.with_options(timeout=0.5).completions.create(**openai_body(narrow.LONG))
+        narrow.until_idle()
+
+    def test_a_stream_that_is_left_frees_the_server(self):
+        with self.client.completions.create(stream=True, **openai_body(narrow.LONG)) as stream:
+            self.assertEqual(next(iter(stream)).object, "text_completion")
+        narrow.until_idle()
+
+
+class Cancel(unittest.IsolatedAsyncioTestCase):
+    async def test_a_cancelled_task_frees_the_server(self):
+        async with openai.AsyncOpenAI(base_url=f"{narrow.URL}/v1", api_key=narrow.KEY, max_retries=0) as client:
+            task = asyncio.create_task(client.completions.create(**openai_body(narrow.LONG)))
+            await asyncio.to_thread(narrow.until, lambda: narrow.metric("vllm:num_requests_running") == 1)
+            task.cancel()
+            with self.assertRaises(asyncio.CancelledError):
+                await task
+        await asyncio.to_thread(narrow.until_idle)
+
+
+def openai_body(body):
+    """The body with what OpenAI does not know in `extra_body`, as this SDK wants it."""
+    extra = {name: body[name] for name in ("ignore_eos",) if name in body}
+    return {name: value for name, value in body.items() if name not in extra} | {"extra_body": extra}
 
 
 if __name__ == "__main__":

@@ -295,3 +295,83 @@ fn a_value_that_is_not_a_number_reaches_whoever_sees_it() {
         }
     }
 }
+
+/// Which numbers of rows `from..to` are NaN, computed `size` rows at a time, whole and cut: the same.
+fn nans(world: &World, ops: &Ops, rows: (usize, usize), size: usize) -> Vec<bool> {
+    let [whole, cut] = [false, true].map(|cut| -> Vec<bool> {
+        let bits = world.attend(ops, rows, size, cut);
+        bits.into_iter().map(|b| f32::from_bits(b).is_nan()).collect()
+    });
+    assert_eq!(whole, cut);
+    whole
+}
+
+#[test]
+fn a_key_that_is_not_a_number_shows_in_all_that_see_it_and_in_nothing_else() {
+    let (kv_heads, group, d) = (2, 3, 16);
+    // The first, one inside a tile, the first and the last of a span.
+    for token in [0, 37, 256, 511] {
+        for (dtype, window) in [(KvDtype::F16, None), (KvDtype::F32, Some(30))] {
+            let case = Case { kv_heads, group, d, tokens: 520, window, softcap: None, dtype };
+            for ops in tiers() {
+                let mut world = World::new(case, 0, ops);
+                let key = token * world.width() + kv_heads * group * d;
+                world.qkv[key + 5] = f32::NAN;
+                world.write_all(ops);
+                let rows = (token.saturating_sub(9), (token + 40).min(520));
+                let heads = kv_heads * group;
+                let sees = |row: usize| row >= token && window.is_none_or(|w| row < token + w);
+                let expected: Vec<bool> = (rows.0..rows.1)
+                    .flat_map(|row| (0..heads * d).map(move |i| sees(row) && i < group * d))
+                    .collect();
+                assert!(nans(&world, ops, rows, 1) == expected, "{token} {dtype:?} {window:?}");
+                // A row before the token that shares its unit sees weight zero times a finite value.
+                assert!(nans(&world, ops, rows, 7) == expected, "{token} {dtype:?} {window:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_query_that_is_not_a_number_spoils_its_own_head_and_row() {
+    const ROW: usize = 300;
+    let (kv_heads, group, d) = (2, 3, 16);
+    for (dtype, softcap) in [(KvDtype::F16, None), (KvDtype::F32, Some(3.0))] {
+        let case = Case { kv_heads, group, d, tokens: 310, window: None, softcap, dtype };
+        for ops in tiers() {
+            let mut world = World::new(case, 0, ops);
+            let (before, width) = (world.attend(ops, (296, 306), 5, false), world.width());
+            world.qkv[ROW * width + d + 3] = f32::NAN;
+            let head = (ROW - 296) * kv_heads * group * d + d;
+            let spoilt = nans(&world, ops, (296, 306), 5);
+            assert!((0..spoilt.len()).all(|i| spoilt[i] == (head..head + d).contains(&i)));
+            let after = world.attend(ops, (296, 306), 5, false);
+            let differs = (0..after.len()).filter(|&i| !spoilt[i] && after[i] != before[i]);
+            assert_eq!(differs.count(), 0, "the bits of others");
+        }
+    }
+}
+
+/// Blocks go from one sequence to the next as they are. What the last one left in them must not matter,
+/// be it not a number, up to the last token that the new one wrote.
+#[test]
+fn what_is_not_a_number_in_a_block_does_not_reach_the_sequence_that_has_it_next() {
+    for (dtype, tokens) in [(KvDtype::F16, 37), (KvDtype::F32, 300), (KvDtype::F16, 16)] {
+        let case =
+            Case { kv_heads: 2, group: 3, d: 16, tokens, window: None, softcap: None, dtype };
+        for ops in tiers() {
+            let clean = World::new(case, 0, ops);
+            let whole = Case { tokens: tokens.next_multiple_of(BLOCK_TOKENS), ..case };
+            let mut reused = World::new(whole, 0, ops);
+            reused.qkv.fill(f32::NAN);
+            reused.write_all(ops);
+            reused.qkv.clone_from(&clean.qkv);
+            reused.write_all(ops);
+            let rows = (tokens.saturating_sub(20), tokens);
+            for (size, cut) in [(1, false), (6, false), (6, true)] {
+                let bits = clean.attend(ops, rows, size, cut);
+                assert!(bits == reused.attend(ops, rows, size, cut), "{dtype:?} {tokens} {size}");
+            }
+        }
+    }
+}

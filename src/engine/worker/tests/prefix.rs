@@ -28,7 +28,8 @@ impl Bench {
 
     fn submit(&self, choices: Vec<Choice>, events: Sender<Event>) {
         let (id, namespace) = (self.handle.next_id(), Namespace::default());
-        let submission = Submission { id, namespace, priority: 0, choices, events };
+        let submission =
+            Submission { id, namespace, priority: Priority::default(), choices, events };
         self.handle.submit(submission).unwrap();
     }
 

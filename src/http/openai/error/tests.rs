@@ -20,7 +20,7 @@ fn mapped(error: &ApiError) -> (u16, &'static str, Option<&'static str>, Option<
 }
 
 fn limit(retry_after: Option<Duration>) -> ApiError {
-    ApiError::RateLimited(RateLimit { name: "requests per minute", limit: 5, retry_after })
+    ApiError::RateLimited(RateLimit { what: Limited::Requests, limit: 5, retry_after })
 }
 
 #[test]
@@ -63,13 +63,6 @@ fn every_case_has_its_status_type_code_and_param() {
             None,
         ),
         (
-            ApiError::EndpointNotSupported { path: "/v1/chat/completions".into() },
-            404,
-            invalid,
-            Some("unsupported_endpoint"),
-            None,
-        ),
-        (
             ApiError::MethodNotAllowed {
                 method: Method::GET,
                 path: "/x".into(),
@@ -102,6 +95,7 @@ fn every_case_has_its_status_type_code_and_param() {
         (rejected(Rejected::ShuttingDown), 503, unavailable, Some("shutting_down"), None),
         (ApiError::from(FailureKind::ShuttingDown), 503, unavailable, Some("shutting_down"), None),
         (ApiError::EngineStalled, 503, unavailable, Some("engine_stalled"), None),
+        (ApiError::from(FailureKind::Constraint), 400, invalid, Some("grammar_too_complex"), None),
         (ApiError::from(FailureKind::Step), 500, "server_error", Some("internal_error"), None),
         (ApiError::from(FailureKind::ClientStalled), 408, invalid, Some("client_stalled"), None),
     ];

@@ -1,6 +1,12 @@
 use super::*;
 
-const KNOWN: Known = Known { fields: &["a", "b", "map"], inputs: &["prompt"] };
+const ANY_INPUT: Kind =
+    Kind::Input(&[Form::Text, Form::Texts, Form::Ids { min: 0 }, Form::IdLists]);
+
+const KNOWN: Known = Known(&[
+    &[Field::new("a", Kind::integer(0, 5)), Field::new("b", Kind::number(-2.0, 2.0))],
+    &[Field::new("map", Kind::Any), Field::new("prompt", ANY_INPUT)],
+]);
 
 fn ok(body: &str) -> Fields {
     parse(body.as_bytes(), KNOWN).unwrap()
@@ -16,7 +22,7 @@ fn message(body: &[u8]) -> (String, Option<String>) {
 fn null_is_absent_and_unknown_fields_are_kept_by_name_only() {
     let fields = ok(r#"{"a": null, "b": 1, "prompt": null, "other": {"x": [1, {}]}}"#);
     assert_eq!(fields.get("a"), None);
-    assert_eq!(fields.integer("b", 0..=5).unwrap(), Some(1));
+    assert_eq!(fields.number("b").unwrap(), Some(1.0));
     assert_eq!(fields.unknown, ["other"]);
 }
 
@@ -26,7 +32,7 @@ fn inputs_come_in_four_forms() {
     assert_eq!(input(r#""hi""#), Some(Input::Text("hi".into())));
     assert_eq!(input(r#"["a", "b"]"#), Some(Input::Texts(vec!["a".into(), "b".into()])));
     assert_eq!(input("[1, 2]"), Some(Input::Ids(vec![1, 2])));
-    assert_eq!(input("[[1], [], [2, 3]]"), Some(Input::IdLists(vec![vec![1], vec![], vec![2, 3]])));
+    assert_eq!(input("[[1], [2, 3]]"), Some(Input::IdLists(vec![vec![1], vec![2, 3]])));
     assert_eq!(input("[]"), Some(Input::Ids(vec![])));
 }
 
@@ -77,11 +83,7 @@ fn depth_and_breadth_are_bounded() {
 
 #[test]
 fn a_wrong_type_or_range_is_told_in_the_words_of_the_api() {
-    let told = |body: &str| {
-        let fields = ok(body);
-        let error = fields.integer("a", 0..=5).err().or(fields.number("b", -2.0..=2.0).err());
-        error.unwrap().message().into_owned()
-    };
+    let told = |body: &str| message(body.as_bytes()).0;
     assert_eq!(told(r#"{"a": "x"}"#), "'x' is not of type 'integer' - 'a'");
     assert_eq!(told(r#"{"a": false}"#), "false is not of type 'integer' - 'a'");
     assert_eq!(told(r#"{"a": 1.5}"#), "1.5 is not of type 'integer' - 'a'");
@@ -93,4 +95,88 @@ fn a_wrong_type_or_range_is_told_in_the_words_of_the_api() {
     );
     assert_eq!(told(r#"{"b": 3.0}"#), "3.0 is greater than the maximum of 2 - 'b'");
     assert_eq!(told(r#"{"b": []}"#), "[] is not of type 'number' - 'b'");
+}
+
+#[test]
+fn every_kind_is_checked_to_its_last_value() {
+    const TEXT: Kind = Kind::Text { min: 1, max: 3 };
+    const INNER: &[Field] =
+        &[Field::new("word", Kind::Word(&["x", "y"])).required(), Field::new("on", Kind::Boolean)];
+    const ALL: Known = Known(&[&[
+        Field::new("text", TEXT),
+        Field::new("ascii", Kind::VisibleAscii { max: 2 }),
+        Field::new("count", Kind::count(1)),
+        Field::new("list", Kind::List { item: &TEXT, min: 1, max: 2 }),
+        Field::new("either", Kind::Either(&[TEXT, Kind::List { item: &TEXT, min: 0, max: 1 }])),
+        Field::new("bias", Kind::ByToken { value: &Kind::number(-1.0, 1.0), max: 2 }),
+        Field::new("object", Kind::Object(INNER)),
+        Field::new("lists", Kind::Input(&[Form::IdLists])),
+    ]]);
+    let read = |body: &str| parse(body.as_bytes(), ALL);
+    let sound = read(
+        r#"{"text": "abc", "ascii": "~!", "count": 18446744073709551615, "list": ["a", "b"],
+        "either": ["x"], "bias": {"0": -1, "7": 0.5}, "object": {"word": "y", "on": null, "z": 1}}"#,
+    );
+    let sound = sound.unwrap();
+    assert_eq!(sound.text("text").unwrap(), Some("abc"));
+    // JSON knows no difference.
+    assert_eq!(read(r#"{"count": 4.0}"#).unwrap().integer("count").unwrap(), Some(4));
+    assert_eq!(read(r#"{"count": 1e0}"#).unwrap().integer("count").unwrap(), Some(1));
+    let ids = read(r#"{"lists": [[4.0, 1e1]]}"#).unwrap().take_input("lists");
+    assert_eq!(ids, Some(Input::IdLists(vec![vec![4, 10]])));
+    for (body, expected) in [
+        (r#"{"count": 4.5}"#, "4.5 is not of type 'integer' - 'count'"),
+        (
+            r#"{"count": 1e300}"#,
+            "1e+300 is greater than the maximum of 18446744073709551615 - 'count'",
+        ),
+        (r#"{"text": ""}"#, "'' is too short - 'text'"),
+        (r#"{"text": "abcd"}"#, "A string of more than 3 bytes - 'text'"),
+        (r#"{"ascii": "a b"}"#, "Not 1 to 2 visible ASCII characters - 'ascii'"),
+        (r#"{"ascii": ""}"#, "Not 1 to 2 visible ASCII characters - 'ascii'"),
+        (r#"{"count": 0}"#, "0 is less than the minimum of 1 - 'count'"),
+        (r#"{"list": []}"#, "[] is too short - 'list'"),
+        (r#"{"list": ["a", "b", "c"]}"#, "More than 2 items - 'list'"),
+        (r#"{"list": ["a", 1]}"#, "1 is not of type 'string' - 'list[1]'"),
+        (r#"{"list": ["a", null]}"#, "null is not of type 'string' - 'list[1]'"),
+        (r#"{"either": 1}"#, "1 is not of type 'string' or 'array' - 'either'"),
+        (r#"{"either": [""]}"#, "'' is too short - 'either[0]'"),
+        (r#"{"bias": {"01": 0}}"#, "'01' is not a token id - 'bias'"),
+        (r#"{"bias": {"1": 2}}"#, "2 is greater than the maximum of 1 - 'bias.1'"),
+        (r#"{"bias": {"1": 0, "2": 0, "3": 0}}"#, "More than 2 entries - 'bias'"),
+        (r#"{"object": {}}"#, "Required - 'object.word'"),
+        (r#"{"object": {"word": null}}"#, "Required - 'object.word'"),
+        (r#"{"object": {"word": "z"}}"#, "'z' is not one of ['x', 'y'] - 'object.word'"),
+        (r#"{"object": {"word": "x", "on": 1}}"#, "1 is not of type 'boolean' - 'object.on'"),
+        (r#"{"object": []}"#, "[] is not of type 'object' - 'object'"),
+        (r#"{"lists": [[1], []]}"#, "The list of tokens must not be empty - 'lists'"),
+        (r#"{"lists": "x"}"#, "Must be a list of lists of token ids - 'lists'"),
+    ] {
+        let error = read(body).unwrap_err();
+        assert_eq!((error.status().as_u16(), error.message().as_ref()), (400, expected));
+        let field = expected.rsplit_once("- '").unwrap().1;
+        let field = field.split(['.', '[', '\'']).next();
+        assert_eq!(error.param(), field);
+    }
+}
+
+/// As floats they would be the bounds themselves.
+#[test]
+fn integers_just_outside_of_64_bits_are_outside() {
+    const SEED: Known = Known(&[&[Field::new("seed", Kind::integer(i64::MIN, i64::MAX))]]);
+    let read = |written: &str| {
+        let fields = parse(format!(r#"{{"seed": {written}}}"#).as_bytes(), SEED)?;
+        fields.integer("seed")
+    };
+    for (written, is_within) in [
+        ("-9223372036854775808", true),
+        ("9223372036854775807", true),
+        ("-9223372036854775809", false),
+        ("9223372036854775808", false),
+        ("-1e19", false),
+        ("1e19", false),
+    ] {
+        assert_eq!(read(written).is_ok(), is_within, "{written}");
+    }
+    assert_eq!(read("-9223372036854775808").unwrap(), Some(i64::MIN));
 }

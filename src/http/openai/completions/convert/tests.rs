@@ -1,16 +1,23 @@
 use super::*;
-use crate::http::openai::completions::types::KNOWN;
-use crate::http::openai::completions::validate::{Bounds, validate};
+use crate::config::RequestLimits;
+use crate::engine::message::Choice;
+use crate::http::openai::completions::types::KNOWN_BY_PATH;
+use crate::http::openai::completions::validate::validate;
+use crate::http::openai::generation::fields::Bounds;
 use crate::http::openai::json::parse;
 
 const VOCAB: usize = 270;
 
 fn checked(body: &str) -> Checked {
-    validate(parse(body.as_bytes(), KNOWN).unwrap(), Bounds { vocab: VOCAB }).unwrap()
+    validate(
+        parse(body.as_bytes(), KNOWN_BY_PATH).unwrap(),
+        Bounds { vocab: VOCAB, limits: RequestLimits::default() },
+    )
+    .unwrap()
 }
 
 fn setting(max_model_len: usize) -> Setting {
-    Setting { text: Text::fake(VOCAB), max_model_len, instruct: false }
+    Setting { text: Text::fake(VOCAB), grammar: None, max_model_len, instruct: false }
 }
 
 async fn prepared(body: &str, max_model_len: usize) -> Result<Prepared, ApiError> {

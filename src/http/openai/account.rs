@@ -1,0 +1,68 @@
+//! On whose account a request runs: how it is told apart in the engine, and what it costs its key.
+
+use super::error::{ApiError, Limited, RateLimit};
+use crate::engine::message::{Choice, Namespace, Priority};
+use crate::http::Identity;
+use crate::keys::{Reserved, Short};
+
+/// One request's part of its key's limits.
+#[derive(Debug)]
+pub struct Account {
+    pub namespace: Namespace,
+    pub priority: Priority,
+    /// Paid in advance; what is left at the end is given back.
+    reserved: Option<Reserved>,
+    prompt_tokens: u64,
+}
+
+impl Account {
+    /// Pays for the prompts and for all tokens that the choices may generate, or says what is short.
+    pub fn open(
+        identity: &Identity,
+        (namespace, priority): (Namespace, i32),
+        prompt_tokens: usize,
+        choices: &[Choice],
+    ) -> Result<Self, ApiError> {
+        let new_tokens: u64 = choices.iter().map(|c| u64::from(c.max_new_tokens)).sum();
+        let prompt_tokens = prompt_tokens as u64;
+        let bucket = identity.key.as_ref().and_then(|key| key.limits.tokens.as_ref());
+        let reserved = bucket.map(|bucket| {
+            Reserved::take(bucket, prompt_tokens + new_tokens)
+                .map_err(|short| limited(Limited::Tokens, bucket.limit().into(), short))
+        });
+        Ok(Self {
+            namespace,
+            priority: Priority {
+                request: priority,
+                tenant: identity.key.as_ref().map_or(0, |key| key.priority),
+            },
+            reserved: reserved.transpose()?,
+            prompt_tokens,
+        })
+    }
+
+    /// The engine has taken the request: its prompts count from here on, whatever becomes of it.
+    pub fn begin(&mut self) {
+        self.spend(self.prompt_tokens);
+    }
+
+    /// A token was made.
+    pub fn token(&mut self) {
+        self.spend(1);
+    }
+
+    fn spend(&mut self, tokens: u64) {
+        if let Some(reserved) = &mut self.reserved {
+            reserved.spend(tokens);
+        }
+    }
+}
+
+/// The answer to who took more than a limit of his key allows.
+pub(in crate::http) fn limited(what: Limited, limit: u64, short: Short) -> ApiError {
+    let retry_after = match short {
+        Short::For(wait) => Some(wait),
+        Short::ForEver => None,
+    };
+    ApiError::RateLimited(RateLimit { what, limit, retry_after })
+}

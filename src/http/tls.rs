@@ -1,0 +1,124 @@
+//! TLS for the listener of the API: a certificate and its key from two files, read again when they
+//! change. rustls does the rest.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ClientHello, ResolvesServerCert, ServerConfig};
+use rustls::sign::CertifiedKey;
+use tokio_rustls::TlsAcceptor;
+
+use crate::config::TlsConfig;
+use crate::watch::{self, Mark};
+
+/// Reloads of the certificate, by `result`: `ok` or `error`.
+pub const TLS_RELOAD_TOTAL: &str = "millrace_tls_reload_total";
+
+/// Over one connection clients may speak HTTP/2, several requests at once, or HTTP/1.1.
+pub(super) const H2: &[u8] = b"h2";
+const HTTP_1_1: &[u8] = b"http/1.1";
+
+/// Why there is no certificate to show.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    #[error("{}: {reason}", file.display())]
+    File { file: PathBuf, reason: String },
+    #[error("the certificate and the key do not go together: {0}")]
+    Pair(rustls::Error),
+}
+
+/// What the listener shows to clients.
+#[derive(Debug, Clone)]
+pub struct Tls {
+    files: TlsConfig,
+    /// The files' state just before they were read for the first time.
+    opened: [Mark; 2],
+    shown: Arc<Shown>,
+    config: Arc<ServerConfig>,
+}
+
+impl Tls {
+    /// Reads both files.
+    pub fn open(files: TlsConfig) -> Result<Self, TlsError> {
+        let opened = marks(&files);
+        let provider = Arc::new(ring::default_provider());
+        let shown = Arc::new(Shown(ArcSwap::from_pointee(read(&files, &provider)?)));
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(TlsError::Pair)?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::clone(&shown) as Arc<dyn ResolvesServerCert>);
+        config.alpn_protocols = vec![H2.to_vec(), HTTP_1_1.to_vec()];
+        Ok(Self { files, opened, shown, config: Arc::new(config) })
+    }
+
+    pub(super) fn acceptor(&self) -> TlsAcceptor {
+        TlsAcceptor::from(Arc::clone(&self.config))
+    }
+
+    /// Shows what stands in the files whenever they change, for as long as it is polled. A pair that
+    /// does not go together changes nothing: the old one stays.
+    pub(super) async fn watch(self) {
+        let mut seen = self.opened;
+        watch::changes(move |asked| {
+            // Before they are read: a write that falls between the two shows at the next look.
+            let now = marks(&self.files);
+            if asked || now != seen {
+                self.reload();
+            }
+            seen = now;
+        })
+        .await;
+    }
+
+    fn reload(&self) {
+        let result = match read(&self.files, self.config.crypto_provider()) {
+            Ok(pair) => {
+                self.shown.0.store(Arc::new(pair));
+                tracing::info!("certificate reloaded");
+                "ok"
+            }
+            Err(error) => {
+                tracing::error!(%error, "certificate not reloaded: the old one stays");
+                "error"
+            }
+        };
+        metrics::counter!(TLS_RELOAD_TOTAL, "result" => result).increment(1);
+    }
+}
+
+fn marks(files: &TlsConfig) -> [Mark; 2] {
+    [Mark::of(&files.cert), Mark::of(&files.key)]
+}
+
+fn read(files: &TlsConfig, provider: &CryptoProvider) -> Result<CertifiedKey, TlsError> {
+    let fault = |file: &PathBuf| {
+        let file = file.clone();
+        move |error: rustls::pki_types::pem::Error| TlsError::File {
+            file,
+            reason: error.to_string(),
+        }
+    };
+    let chain = CertificateDer::pem_file_iter(&files.cert).map_err(fault(&files.cert))?;
+    let chain: Vec<_> = chain.collect::<Result<_, _>>().map_err(fault(&files.cert))?;
+    if chain.is_empty() {
+        let reason = "no certificate in PEM form".to_owned();
+        return Err(TlsError::File { file: files.cert.clone(), reason });
+    }
+    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(fault(&files.key))?;
+    CertifiedKey::from_der(chain, key, provider).map_err(TlsError::Pair)
+}
+
+/// The pair of now, for connections that come from now on.
+#[derive(Debug)]
+struct Shown(ArcSwap<CertifiedKey>);
+
+impl ResolvesServerCert for Shown {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.load_full())
+    }
+}

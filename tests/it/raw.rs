@@ -1,0 +1,196 @@
+//! Bytes that no well-behaved client sends (rows 8, 16, 19, 33 of `docs/faults.md`).
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::thread;
+use std::time::Instant;
+
+use crate::client::{Client, read_answer};
+use crate::support::{FAKE, KEY, PATIENCE, Server};
+
+/// Everything that comes until the server closes.
+fn all(mut socket: TcpStream) -> String {
+    let mut bytes = Vec::new();
+    // A reset ends it as well as a close does.
+    let _ = socket.read_to_end(&mut bytes);
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+fn answers(text: &str) -> usize {
+    text.matches("HTTP/1.1 ").count()
+}
+
+/// What the server says to these bytes, if it closes by itself.
+fn say(client: &Client, bytes: &str) -> String {
+    all(client.raw(bytes.as_bytes()).unwrap())
+}
+
+const GET: &str = "GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n";
+
+#[test]
+fn row_33_a_bare_lf_gets_one_answer_and_the_connection_closes() {
+    let server = Server::start(&[FAKE]);
+    let client = server.client();
+    for request in [
+        "GET /health/live HTTP/1.1\nHost: localhost\n\n",
+        "GET /health/live HTTP/1.1\r\nHost: localhost\n\r\n",
+        "GET /health/live HTTP/1.1\r\nHost: localhost\r\nX-A: b\nX-B: c\r\n\r\n",
+        "GET /health/live HTTP/1.1\r\nHost: localhost\r\n\n",
+        "\nGET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    ] {
+        let answer = say(&client, request);
+        assert!(answers(&answer) <= 1, "{request:?}: {answer}");
+        assert!(answer.to_ascii_lowercase().contains("connection: close"), "{request:?}: {answer}");
+        // The same with a second request behind it, at once and in two pieces.
+        let answer = say(&client, &format!("{request}{GET}"));
+        assert!(answers(&answer) <= 1, "{request:?}: {answer}");
+        let (first, second) = request.split_at(request.len() / 2);
+        let mut socket = client.raw(first.as_bytes()).unwrap();
+        socket.write_all(second.as_bytes()).unwrap();
+        let answer = all(socket);
+        assert_eq!(answers(&answer), 1, "{request:?}: {answer}");
+    }
+}
+
+#[test]
+fn row_33_lines_as_they_should_be_keep_the_connection() {
+    let server = Server::start(&[FAKE]);
+    let client = server.client();
+    // A body may hold what it wants, and two requests may come at once.
+    let body = "{\"model\": \"fake\",\n\"prompt\": \"a\",\n\n\"max_tokens\": 1}\n";
+    let post = format!(
+        "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEY}\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let mut socket = client.raw(post.as_bytes()).unwrap();
+    for _ in 0..2 {
+        let answer = read_answer(socket.try_clone().unwrap()).unwrap();
+        assert_eq!((answer.status, answer.header("connection")), (200, None), "{}", answer.body);
+        socket.write_all(post.as_bytes()).unwrap();
+    }
+    drop(socket);
+    let last = GET.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n");
+    let three = say(&client, &format!("{GET}{GET}{last}"));
+    assert_eq!((answers(&three), three.matches(" 200 OK").count()), (3, 3), "{three}");
+    // Nobody has looked at the lines of a head behind a body: it is the last.
+    let two = say(&client, &format!("{post}{GET}{GET}"));
+    assert_eq!((answers(&two), two.matches(" 200 OK").count()), (2, 2), "{two}");
+}
+
+#[test]
+fn row_33_lengths_that_disagree_get_one_answer_at_most() {
+    let server = Server::start(&[FAKE]);
+    let client = server.client();
+    let head = format!(
+        "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEY}\r\n\
+         Content-Type: application/json\r\n"
+    );
+    let chunked = "Transfer-Encoding: chunked\r\n";
+    for (fields, body) in [
+        // Both lengths, either way round.
+        (format!("Content-Length: 5\r\n{chunked}"), "0\r\n\r\n"),
+        (format!("{chunked}Content-Length: 5\r\n"), "0\r\n\r\n"),
+        ("Content-Length: 3\r\nContent-Length: 5\r\n".to_owned(), "12345"),
+        ("Content-Length: 3, 5\r\n".to_owned(), "12345"),
+        ("Content-Length: +3\r\n".to_owned(), "123"),
+        ("Content-Length: -1\r\n".to_owned(), ""),
+        ("Content-Length: 0x3\r\n".to_owned(), "123"),
+        ("Content-Length: 99999999999999999999\r\n".to_owned(), ""),
+        // Chunks that are none.
+        (chunked.to_owned(), "10000000000000000\r\nx\r\n0\r\n\r\n"),
+        (chunked.to_owned(), "fffffffffffffffff\r\nx\r\n0\r\n\r\n"),
+        (chunked.to_owned(), "-1\r\nx\r\n0\r\n\r\n"),
+        (chunked.to_owned(), "1\nx\n0\n\n"),
+        (chunked.to_owned(), "zz\r\n\r\n"),
+        (chunked.to_owned(), "1\r\nxyz\r\n0\r\n\r\n"),
+        // Encodings that another may read otherwise.
+        ("Transfer-Encoding: xchunked\r\n".to_owned(), "0\r\n\r\n"),
+        ("Transfer-Encoding: chunked, identity\r\n".to_owned(), "0\r\n\r\n"),
+        ("Transfer-Encoding : chunked\r\n".to_owned(), "0\r\n\r\n"),
+        // A line that goes on in the next (obs-fold), and a name with a space in it.
+        ("X-A: b\r\n c\r\n".to_owned(), ""),
+        ("Bad Name: b\r\n".to_owned(), ""),
+        ("X-A: \0\r\n".to_owned(), ""),
+    ] {
+        let answer = say(&client, &format!("{head}{fields}\r\n{body}{GET}"));
+        assert!(answers(&answer) <= 1, "{fields:?} {body:?}: {answer}");
+        assert!(!answer.contains(" 200 OK"), "{fields:?} {body:?}: {answer}");
+        assert_eq!(client.get("/health/live").status, 200);
+    }
+}
+
+#[test]
+fn row_33_huge_heads_are_refused() {
+    let server = Server::start(&[FAKE]);
+    let client = server.client();
+    let long = "x".repeat(200 << 10);
+    let many = "X-A: b\r\n".repeat(5000);
+    for request in [
+        format!("GET /{long} HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+        format!("GET / HTTP/1.1\r\nHost: localhost\r\nX-A: {long}\r\n\r\n"),
+        format!("GET / HTTP/1.1\r\nHost: localhost\r\n{many}\r\n"),
+    ] {
+        let mut socket = client.raw(b"").unwrap();
+        // It may be refused before all of it is sent.
+        let _ = socket.write_all(request.as_bytes());
+        let answer = all(socket);
+        let status = answer.split(' ').nth(1).unwrap_or("none");
+        assert!(["400", "414", "431"].contains(&status), "{}", &answer[..answer.len().min(300)]);
+    }
+}
+
+#[test]
+fn row_08_a_body_that_is_still_coming_does_not_hold_a_drain() {
+    let mut server = Server::start(&[FAKE, "--shutdown-timeout-s", "600"]);
+    let client = server.client();
+    let half = format!(
+        "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEY}\r\n\
+         Content-Type: application/json\r\nContent-Length: 100\r\nExpect: 100-continue\r\n\r\n"
+    );
+    let mut socket = client.raw(half.as_bytes()).unwrap();
+    // It has passed the door: the server asks for the body.
+    let mut asked = [0; 25];
+    socket.read_exact(&mut asked).unwrap();
+    assert!(asked.starts_with(b"HTTP/1.1 100"), "{}", String::from_utf8_lossy(&asked));
+    socket.write_all(b"{\"model\"").unwrap();
+    let began = Instant::now();
+    server.terminate();
+    let refused = read_answer(socket).unwrap();
+    assert_eq!((refused.status, refused.error("code")), (503, "shutting_down".into()));
+    assert_eq!(refused.header("connection"), Some("close"));
+    assert!(refused.header("retry-after").is_some());
+    assert_eq!(server.wait(), Some(0));
+    assert!(began.elapsed() < PATIENCE / 2, "the body's own limit ended it");
+}
+
+#[test]
+fn row_19_five_hundred_that_dribble_leave_the_server_usable() {
+    let server = Server::start(&[FAKE]);
+    let client = server.client();
+    let mut slow: Vec<TcpStream> = (0..500)
+        .map(|i| {
+            let half = match i % 3 {
+                0 => "",
+                1 => "GET /health HTTP/1.1\r\nHost: loc",
+                _ => {
+                    "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{"
+                }
+            };
+            client.raw(half.as_bytes()).unwrap()
+        })
+        .collect();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for socket in &mut slow {
+                // Those without a key were answered and closed already.
+                let _ = socket.write_all(b"x");
+            }
+        });
+        for _ in 0..20 {
+            assert_eq!(client.get("/health").status, 200);
+            let body = r#"{"model": "fake", "prompt": "a", "max_tokens": 1}"#;
+            assert_eq!(client.post_text("/v1/completions", body).status, 200);
+        }
+    });
+}
