@@ -170,13 +170,13 @@ fn what_is_no_pair_is_said_at_the_start() {
         ("empty.pem", "key.pem", "no certificate"),
         ("cert.pem", "empty.pem", "empty.pem"),
         ("cert.pem", "other.pem", "do not go together"),
-        ("cert.pem", "", "tls-key is missing"),
+        ("cert.pem", "", "ssl-keyfile is missing"),
     ] {
         let mut serve = millrace(folder.path());
         serve.env("MILLRACE_API_KEY", KEY).args(["serve", FAKE, "--port", "0"]);
-        serve.args(["--tls-cert", &path(cert)]);
+        serve.args(["--ssl-certfile", &path(cert)]);
         if !key.is_empty() {
-            serve.args(["--tls-key", &path(key)]);
+            serve.args(["--ssl-keyfile", &path(key)]);
         }
         let out = serve.output().unwrap();
         let error = String::from_utf8_lossy(&out.stderr);

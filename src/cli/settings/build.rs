@@ -134,11 +134,11 @@ fn http(r: &mut Reader<'_>) -> HttpConfig {
 }
 
 fn tls(r: &mut Reader<'_>) -> Option<TlsConfig> {
-    match (r.get("tls-cert", v::path), r.get("tls-key", v::path)) {
+    match (r.get("ssl-certfile", v::path), r.get("ssl-keyfile", v::path)) {
         (Some(cert), Some(key)) => Some(TlsConfig { cert, key }),
         (None, None) => None,
         (cert, _) => {
-            let missing = if cert.is_some() { "tls-key" } else { "tls-cert" };
+            let missing = if cert.is_some() { "ssl-keyfile" } else { "ssl-certfile" };
             r.faults.push(format!("{missing} is missing: a certificate and its key go together"));
             None
         }

@@ -82,11 +82,11 @@ pub(crate) const ALL: &[Setting] = &[
         "an address of their own for /health and /metrics, such as 127.0.0.1:9000",
         "They are not served beside the API then. Empty: they are.",
     ),
-    setting("tls-cert", Text("FILE"), "").about(
+    setting("ssl-certfile", Text("FILE"), "").about(
         "the server's certificate and those that vouch for it, in PEM form: serve the API over TLS alone",
-        "Needs tls_key. Both are read again when they change. Empty: no TLS.",
+        "Needs ssl_keyfile. Both are read again when they change. Empty: no TLS.",
     ),
-    setting("tls-key", Text("FILE"), "").about("the certificate's private key, in PEM form", ""),
+    setting("ssl-keyfile", Text("FILE"), "").about("the certificate's private key, in PEM form", ""),
     setting("api-key-file", Text("FILE"), "").about(
         "the key file, as `millrace keys add` writes it",
         "Read again when it changes. Besides it, or instead, the environment's MILLRACE_API_KEY is one key.",
