@@ -10,7 +10,7 @@ PYTHON ?= python3
 CACHE := .cache
 BIN := target/release/millrace
 
-.PHONY: help run test test-rust test-sdk models lint fmt deny lives bench bench-kernels bench-http bench-smoke soak profile image-test cuda-check clean-cache
+.PHONY: help run test test-rust test-sdk models lint fmt deny lives bench bench-kernels bench-http bench-smoke soak profile asan valgrind image-test cuda-check clean-cache
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,6 +69,17 @@ soak: models ## mixed traffic for half an hour, then: is everything as it was? m
 profile: models ## a flame graph of the server under load: make profile ARGS="--scenario prompt-1000"
 	$(CARGO) build --release --locked
 	$(PYTHON) scripts/bench/profile.py --bin $(BIN) $(ARGS)
+
+# Nightly's flag, with the toolchain that is there.
+asan: ## the CPU back end's tests, which are all of the unsafe code, under AddressSanitizer
+	RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address $(CARGO) test --release --locked --features fake-model \
+	  --target "$$(rustc -vV | sed -n 's/^host: //p')" --target-dir target/asan --lib backend::cpu
+
+# valgrind knows no AVX-512: the tests name those tiers as not run.
+valgrind: ## the same under valgrind, on the scalar and the AVX2 kernels
+	exe=$$($(CARGO) test --release --locked --features fake-model --lib --no-run --message-format=json \
+	  | $(PYTHON) -c 'import json, sys; print(*[e for e in (json.loads(l).get("executable") for l in sys.stdin) if e])'); \
+	PROPTEST_CASES=2 valgrind --quiet --error-exitcode=9 --leak-check=no "$$exe" backend::cpu --test-threads 1
 
 image-test: ## build the container image with buildah and start it (root, Debian)
 	scripts/image-test.sh

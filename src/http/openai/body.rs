@@ -7,6 +7,7 @@ use http_body_util::BodyExt;
 
 use super::error::ApiError;
 use super::json::{Fields, Known, parse};
+use super::large;
 
 /// Longer bodies are parsed off the async threads.
 const INLINE_BYTES_MAX: usize = 64 << 10;
@@ -21,7 +22,7 @@ pub(super) async fn fields(request: Request, known: Known) -> Result<Fields, Api
     if body.len() <= INLINE_BYTES_MAX {
         return parse(&body, known);
     }
-    blocking(move || parse(&body, known)).await?
+    large::aside(move || parse(&body, known)).await?
 }
 
 /// Runs what would keep an async thread, which serves everybody, for too long.

@@ -1,9 +1,8 @@
-//! Large tokenisations, of whichever route, and the compilation of grammars: off the async threads, one
-//! of a kind at a time, few waiting.
+//! Large tokenisations, of whichever route, and the compilation of grammars: on a thread of their own
+//! that gives way to the engine's, one of a kind at a time, few waiting.
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 
-use super::body;
 use super::error::ApiError;
 
 /// Inputs of more bytes, or of more tokens, than this are large.
@@ -11,6 +10,10 @@ pub(super) const INLINE_MAX: usize = 4_096;
 
 /// Who waits holds a text that the budget of bodies no longer counts: few may.
 const WAITING_MAX: usize = 64;
+
+/// The lowest priority: what a busy engine leaves between its phases is enough (docs/performance.md).
+#[cfg(target_os = "linux")]
+const NICENESS: i32 = 19;
 
 static LINE: Line = Line::new(WAITING_MAX);
 static COMPILING: Line = Line::new(WAITING_MAX);
@@ -47,7 +50,7 @@ impl Line {
         let place = self.waiting.try_acquire().map_err(|_| ApiError::Overloaded)?;
         let turn = self.turn.acquire().await.map_err(|_| ApiError::Internal)?;
         drop(place);
-        body::blocking(move || {
+        aside(move || {
             // With the work, not with the request: a client that leaves does not end it.
             let _turn = turn;
             work()
@@ -56,13 +59,45 @@ impl Line {
     }
 }
 
+/// Runs what takes long on a thread of its own, which gives way to the engine's.
+pub(super) async fn aside<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, ApiError> {
+    let (done, result) = oneshot::channel();
+    let thread = move || {
+        give_way();
+        // An error is a client that left.
+        let _ = done.send(work());
+    };
+    let spawned = std::thread::Builder::new().name("large".to_owned()).spawn(thread);
+    spawned.map_err(|error| {
+        tracing::error!(%error, "cannot start a thread");
+        ApiError::Internal
+    })?;
+    // The channel closes without a result if the work panics, which the log has.
+    result.await.map_err(|_| ApiError::Internal)
+}
+
+/// Lowers the calling thread's priority, and that of threads that it starts: a step of the engine waits
+/// for the slowest of its threads, and everybody's streams wait for the step. A thread cannot take it
+/// back, so none is used again.
+fn give_way() {
+    // Elsewhere a niceness is the whole process's. A thread that may not be nice works as others do.
+    #[cfg(target_os = "linux")]
+    let _ = rustix::process::nice(NICENESS);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[tokio::test]
     async fn past_a_full_line_is_a_refusal_and_who_leaves_makes_room() {
-        static LINE: Line = Line::new(2);
+        /// The lowest priority: what a busy engine leaves between its phases is enough (docs/performance.md).
+#[cfg(target_os = "linux")]
+const NICENESS: i32 = 19;
+
+static LINE: Line = Line::new(2);
         let busy = LINE.turn.acquire().await.unwrap();
         let mut first = Box::pin(LINE.run(|| 1));
         let mut second = Box::pin(LINE.run(|| 2));

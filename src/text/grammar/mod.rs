@@ -17,6 +17,7 @@ mod vocab;
 
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use llguidance::api::TopLevelGrammar;
 use llguidance::earley::SlicedBiasComputer;
@@ -42,6 +43,9 @@ const NESTING_MAX: usize = 128;
 /// Compilers recurse as deep as grammars are nested, and llguidance's as often as an object has
 /// properties.
 const STACK_BYTES: usize = 64 << 20;
+
+/// For finding out whose schema does not compile: each takes as long as all of them may.
+const FAULT_SEARCH_MS: u64 = 500;
 
 /// Work that compiling may take, in llguidance's units.
 const COMPILE_FUEL: u64 = 1_000_000;
@@ -191,24 +195,29 @@ impl Compiler {
         Ok(Self { factory, usable })
     }
 
-    /// The first schema among parts that does not compile by itself: what stands around it is not the
-    /// client's.
-    fn fault_of(&self, parts: &[Part]) -> Option<GrammarError> {
+    /// The first schema among parts that does not compile by itself, if it is found in time: what
+    /// stands around it is not the client's.
+    fn fault_of(&self, parts: &[Part], until: Instant) -> Option<GrammarError> {
         parts.iter().find_map(|part| match part {
             Part::Literal(_) => None,
+            Part::Json { .. } if Instant::now() > until => None,
             Part::Json { schema, of } => {
                 let alone = self.compile(&Source::JsonSchema(schema.clone()));
                 alone.err().map(|error| of_whom(error, of.as_ref()))
             }
-            Part::Many(parts) => self.fault_of(parts),
-            Part::OneOf(choices) => choices.iter().find_map(|parts| self.fault_of(parts)),
+            Part::Many(parts) => self.fault_of(parts, until),
+            Part::OneOf(choices) => choices.iter().find_map(|parts| self.fault_of(parts, until)),
         })
     }
 
     fn compile(&self, source: &Source) -> Result<Grammar, GrammarError> {
         let grammar = top_level(source)?;
         let parser = self.factory.create_parser(grammar).map_err(|error| {
-            let own = if let Source::Parts(parts) = source { self.fault_of(parts) } else { None };
+            let until = Instant::now() + Duration::from_millis(FAULT_SEARCH_MS);
+            let own = match source {
+                Source::Parts(parts) => self.fault_of(parts, until),
+                _ => None,
+            };
             own.unwrap_or_else(|| refused(source, &error))
         })?;
         if parser.parser.grammar().lexer_spec().check_rollback().is_err() {
