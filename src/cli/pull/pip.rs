@@ -26,8 +26,9 @@ pub(super) fn python() -> OsString {
 
 fn command() -> Command {
     let mut command = Command::new(python());
-    // Neither a key nor the caller's terminal is any business of a downloader.
-    command.env_remove("MILLRACE_API_KEY").stdin(Stdio::null()).stderr(Stdio::piped());
+    // Neither keys nor the caller's terminal are any business of a downloader.
+    command.env_remove("MILLRACE_API_KEY").env_remove("HF_TOKEN");
+    command.stdin(Stdio::null()).stderr(Stdio::piped());
     command
 }
 

@@ -62,12 +62,15 @@ use Form::{List, Number, Switch, Text};
 /// All settings, in the order of `--help` and of the file.
 pub(crate) const ALL: &[Setting] = &[
     setting("model", Text("MODEL"), "smollm2-135m-instruct").about(
-        "the model: a .gguf file (also relative to the model folder) or a name of `millrace pull --list`",
-        "The first argument of `serve` wins over it. A name that is not there yet is fetched.",
+        "the model: a .gguf file (also relative to the model folder), a name of `millrace pull --list`, or owner/name \
+         of a hub",
+        "The first argument of `serve` wins over it. A name that is not there yet is fetched. One file of a\n\
+         hub's model: owner/name:FILE.gguf or owner/name:Q4_K_M, with @REVISION behind the name if need be.",
     ),
     setting("model-dir", Text("DIR"), "").about(
         "where `pull` puts models",
-        "Empty: millrace/models in the user's cache folder.",
+        "Empty: millrace/models in the user's cache folder. Files of a hub go to the cache of its own tools,\n\
+         below HF_HOME.",
     ),
     setting("offline", Switch, "false").about(
         "never open a connection to fetch anything",

@@ -1,0 +1,201 @@
+//! What a hub says of a repository and of a file in it.
+
+use http::header::{CONTENT_LENGTH, ETAG};
+use http::{HeaderMap, Response, StatusCode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Deserialize;
+use serde_json::Value;
+use ureq::Body;
+
+use super::client::{Client, Fault};
+use super::name::{HubName, is_commit, is_etag, is_gguf, is_plain_path};
+use crate::cli::output::one_line;
+
+/// Of the description of a repository. The largest list some ten thousand files.
+const MAX_ANSWER_BYTES: u64 = 32 << 20;
+const KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// A revision of a repository.
+#[derive(Debug)]
+pub(super) struct Repository {
+    pub(super) commit: String,
+    /// Those that can be models.
+    pub(super) files: Vec<Listed>,
+    pub(super) licence: Option<String>,
+}
+
+/// A file as the list has it.
+#[derive(Debug)]
+pub(super) struct Listed {
+    pub(super) path: String,
+    bytes: Option<u64>,
+    sha256: Option<String>,
+}
+
+/// A file as it must come.
+#[derive(Debug)]
+pub(super) struct Remote {
+    /// Behind the endpoint.
+    pub(super) path: String,
+    /// Names the content.
+    pub(super) etag: String,
+    pub(super) bytes: u64,
+    /// In lower-case hexadecimal, where the hub tells it.
+    pub(super) sha256: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    sha: String,
+    #[serde(default)]
+    siblings: Vec<Sibling>,
+    #[serde(default, rename = "cardData")]
+    card: Value,
+    #[serde(default)]
+    tags: Value,
+}
+
+#[derive(Deserialize)]
+struct Sibling {
+    rfilename: String,
+    size: Option<u64>,
+    #[serde(default)]
+    lfs: Value,
+}
+
+/// Asks for the revision that `name` means.
+pub(super) fn repository(client: &Client, name: &HubName) -> Result<Repository, Fault> {
+    let revision = encoded(&name.revision);
+    let path = format!("/api/models/{}/revision/{revision}?blobs=true", name.repository());
+    let response = client.get(&path, 0)?;
+    if response.status() == StatusCode::NOT_FOUND {
+        return Err(missing(client, name, response.headers()));
+    }
+    let mut body = granted(client, name, response)?.into_body();
+    let host = &client.endpoint.origin;
+    let text = body.with_config().limit(MAX_ANSWER_BYTES).read_to_vec();
+    let text = text.map_err(|e| Fault::passing(format!("no whole answer from {host}: {e}")))?;
+    let answer: Answer = serde_json::from_slice(&text).map_err(|e| {
+        Fault::last(format!("{host} does not answer like a hub (is HF_ENDPOINT right?): {e}"))
+    })?;
+    if !is_commit(&answer.sha) {
+        return Err(Fault::last(format!("{host} names a commit that is none: {:?}", answer.sha)));
+    }
+    let files = answer.siblings.into_iter().filter(|s| is_gguf(&s.rfilename)).map(|sibling| {
+        if !is_plain_path(&sibling.rfilename) {
+            let path = &sibling.rfilename;
+            let reason = "lists a file whose name is no plain path";
+            return Err(Fault::last(format!("{host} {reason}: {path:?}")));
+        }
+        let sha256 = sibling.lfs["sha256"].as_str().filter(|s| is_sha256(s));
+        Ok(Listed {
+            sha256: sha256.map(str::to_owned),
+            path: sibling.rfilename,
+            bytes: sibling.size,
+        })
+    });
+    let files = files.collect::<Result<_, _>>()?;
+    Ok(Repository { commit: answer.sha, files, licence: licence(&answer.card, &answer.tags) })
+}
+
+/// Asks what the content of `file` is.
+pub(super) fn describe(
+    client: &Client,
+    name: &HubName,
+    commit: &str,
+    file: &Listed,
+) -> Result<Remote, Fault> {
+    let encoded = file.path.split('/').map(encoded).collect::<Vec<_>>().join("/");
+    let path = format!("/{}/resolve/{commit}/{encoded}", name.repository());
+    // The hub itself says what the file is; the storage that it sends to may not know.
+    let response =
+        client.head(&path, |response| response.headers().contains_key("x-linked-etag"))?;
+    if response.status() == StatusCode::NOT_FOUND {
+        let (host, file) = (&client.endpoint.origin, &file.path);
+        return Err(Fault::last(format!("{host} lists {file} in {name}, but does not have it")));
+    }
+    let is_there = response.status().is_success() || response.status().is_redirection();
+    let response = if is_there { response } else { granted(client, name, response)? };
+    let headers = response.headers();
+    let text = |name: &str| headers.get(name)?.to_str().ok();
+    let etag = text("x-linked-etag").or_else(|| text(ETAG.as_str())).unwrap_or_default();
+    let etag = etag.trim().trim_start_matches("W/").trim_matches('"');
+    if !is_etag(etag) {
+        let host = &client.endpoint.origin;
+        return Err(Fault::last(format!("{host} does not tell the content of {}", file.path)));
+    }
+    let length = text(CONTENT_LENGTH.as_str()).filter(|_| response.status().is_success());
+    let bytes = text("x-linked-size").or(length).and_then(|n| n.trim().parse().ok());
+    let Some(bytes) = bytes.or(file.bytes) else {
+        let host = &client.endpoint.origin;
+        return Err(Fault::last(format!("{host} does not tell the size of {}", file.path)));
+    };
+    let sha256 = Some(etag.to_owned()).filter(|etag| is_sha256(etag)).or(file.sha256.clone());
+    let sha256 = sha256.map(|sha256| sha256.to_ascii_lowercase());
+    Ok(Remote { path, etag: etag.to_owned(), bytes, sha256 })
+}
+
+/// An answer with what was asked for, or why there is none.
+pub(super) fn granted(
+    client: &Client,
+    name: &HubName,
+    response: Response<Body>,
+) -> Result<Response<Body>, Fault> {
+    let status = response.status();
+    if status.is_success() {
+        return Ok(response);
+    }
+    let repository = name.repository();
+    if !matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+        let host = &client.endpoint.origin;
+        return Err(Fault::last(format!("{host} answers {status} to a request for {repository}")));
+    }
+    // Where no licence is to be accepted, the hub hides what is private like what does not exist.
+    let hidden = said(response.headers()).is_some_and(|code| code != "GatedRepo");
+    let what = match (client.has_token(), hidden) {
+        (false, false) => format!("{repository} is gated"),
+        (false, true) => format!("{repository} does not exist, or is private or gated"),
+        (true, _) => format!("the token gives no access to {repository}"),
+    };
+    let url = format!("{}/{repository}", client.endpoint.url);
+    Err(Fault::last(format!("{what}: accept the licence at {url} and set HF_TOKEN")))
+}
+
+/// Whether it is the repository or the revision that is not there.
+fn missing(client: &Client, name: &HubName, headers: &HeaderMap) -> Fault {
+    let (host, repository) = (&client.endpoint.origin, name.repository());
+    let revision = &name.revision;
+    let is_there = match said(headers) {
+        Some("RevisionNotFound") => true,
+        Some(_) => false,
+        None => {
+            let found = client.get(&format!("/api/models/{repository}"), 0);
+            found.is_ok_and(|response| response.status().is_success())
+        }
+    };
+    if is_there {
+        return Fault::last(format!("{repository} has no revision {revision:?} at {host}"));
+    }
+    Fault::last(format!("{host} has no model {repository}, or it is private (then set HF_TOKEN)"))
+}
+
+/// The hub's own word for what is wrong.
+fn said(headers: &HeaderMap) -> Option<&str> {
+    headers.get("x-error-code")?.to_str().ok()
+}
+
+/// Of the model card, or of the tags made from it.
+fn licence(card: &Value, tags: &Value) -> Option<String> {
+    let mut tags = tags.as_array().into_iter().flatten().filter_map(Value::as_str);
+    let tag = || tags.find_map(|tag| tag.strip_prefix("license:"));
+    let licence = card["license"].as_str().or_else(tag)?;
+    Some(one_line(licence)).filter(|licence| !licence.is_empty())
+}
+
+fn is_sha256(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
+fn encoded(component: &str) -> String {
+    utf8_percent_encode(component, KEPT).to_string()
+}

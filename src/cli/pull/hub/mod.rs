@@ -1,0 +1,166 @@
+//! Models of a hub: single files of a repository, kept in the cache that the hub's own tools use, so
+//! that each is fetched once for all of them. What is there is used without a connection.
+
+mod api;
+mod cache;
+mod choice;
+mod client;
+mod download;
+mod name;
+mod place;
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::time::Duration;
+
+use super::lock::lock;
+use super::{Interrupt, PullError};
+use crate::cli::output::{one_line, say};
+use api::Repository;
+use cache::Cache;
+use choice::{USUAL, choose};
+use client::{Client, Fault, retried};
+use download::Download;
+use name::{HubName, Wanted};
+use place::Place;
+
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// A model of a hub, there or not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct HubModel {
+    name: HubName,
+    place: Place,
+}
+
+impl HubModel {
+    /// By its name, at the hub that the environment names. An error is wrong usage.
+    pub(crate) fn parse(name: &str) -> Result<Self, String> {
+        Ok(Self { name: HubName::parse(name)?, place: Place::from_environment()? })
+    }
+
+    /// Its name as it would be written.
+    pub(crate) fn name(&self) -> String {
+        self.name.to_string()
+    }
+
+    /// The address of the hub.
+    pub(crate) fn endpoint(&self) -> &str {
+        &self.place.endpoint.url
+    }
+
+    /// Where it stands in the cache; nothing if the hub must be asked, an error if that is forbidden.
+    pub(crate) fn find(&self, offline: bool) -> Result<Option<PathBuf>, PullError> {
+        let cache = self.cache();
+        let commit = cache.commit(&self.name.revision).unwrap_or_default();
+        let files = if commit.is_empty() { Vec::new() } else { cache.files(&commit) };
+        let forbidden_by = match (offline, self.place.is_offline) {
+            (true, _) => Some("--offline"),
+            (false, true) => Some("HF_HUB_OFFLINE"),
+            (false, false) => None,
+        };
+        // Whether a file is the only one only the hub knows; the first choice is that everywhere.
+        let first = Wanted::Quantization(USUAL[0].to_owned());
+        let wanted = match &self.name.wanted {
+            Wanted::Usual if forbidden_by.is_none() => &first,
+            wanted => wanted,
+        };
+        let chosen = choose(&files, wanted);
+        match (chosen, forbidden_by) {
+            (Ok(file), _) => Ok(cache.find(&commit, &file)),
+            (Err(_), None) => Ok(None),
+            (Err(reason), Some(by)) => {
+                let (name, root) = (&self.name, cache.root().display());
+                let reason = if files.is_empty() { "is not there" } else { &reason };
+                Err(PullError::new(format!(
+                    "{name}: {by} forbids to ask the hub, and in {root} it {reason}"
+                )))
+            }
+        }
+    }
+
+    /// Fetches it unless it is there. Returns its path.
+    ///
+    /// Safe to run at once with others, in this process and elsewhere: the later ones wait, then find it.
+    pub(crate) fn fetch(&self, interrupt: &Interrupt) -> Result<PathBuf, PullError> {
+        // In a thread of its own, since nothing else ends a connection that brings nothing.
+        let (send, receive) = sync_channel(1);
+        let (model, inner) = (self.clone(), interrupt.clone());
+        let work = move || {
+            // Nobody waits for an answer after an interruption.
+            let _ = send.send(model.fetch_here(&inner));
+        };
+        std::thread::Builder::new()
+            .name("hub".to_owned())
+            .spawn(work)
+            .map_err(|e| PullError::new(format!("cannot start a thread: {e}")))?;
+        let outcome = loop {
+            match receive.recv_timeout(LOOK_EVERY) {
+                Err(RecvTimeoutError::Timeout) if !interrupt.is_set() => {}
+                outcome => break outcome,
+            }
+        };
+        let interrupted = || {
+            let kept = "is kept, and the next run goes on from there";
+            Err(PullError::new(format!("interrupted; what came of {} {kept}", self.name)))
+        };
+        match outcome {
+            Ok(Ok(path)) => Ok(path),
+            // A thread that panicked was not interrupted.
+            Err(RecvTimeoutError::Disconnected) => {
+                Err(PullError::new(format!("fetching {} failed inside", self.name)))
+            }
+            Ok(Err(e)) if !interrupt.is_set() => Err(e),
+            Ok(Err(_)) | Err(RecvTimeoutError::Timeout) => interrupted(),
+        }
+    }
+
+    fn fetch_here(&self, interrupt: &Interrupt) -> Result<PathBuf, PullError> {
+        let (name, cache) = (&self.name, self.cache());
+        let client = Client::new(&self.place)?;
+        let repository = match retried(interrupt, || api::repository(&client, name)) {
+            Ok(repository) => repository,
+            Err(fault) => return self.without_the_hub(fault),
+        };
+        let Repository { commit, files, licence } = repository;
+        let paths: Vec<String> = files.iter().map(|file| file.path.clone()).collect();
+        let file = choose(&paths, &name.wanted)
+            .map_err(|reason| PullError::new(format!("{} {reason}", name.repository())))?;
+        if let Some(path) = cache.find(&commit, &file) {
+            cache.note(&name.revision, &commit)?;
+            return Ok(path);
+        }
+        let Some(listed) = files.iter().find(|listed| listed.path == file) else {
+            return Err(PullError::new(format!("{name} was listed and is not")));
+        };
+        let remote = retried(interrupt, || api::describe(&client, name, &commit, listed))?;
+        let size = remote.bytes.div_ceil(1_000_000);
+        let licence =
+            licence.map_or_else(|| "no licence named".to_owned(), |l| format!("licence {l}"));
+        say(&format!("{name}: {} ({size} MB, {licence})", one_line(&file)));
+        let _lock = lock(&name.to_string(), &cache.lock(&remote.etag)?, interrupt)?;
+        Download { client: &client, name, remote: &remote, interrupt }.bring(&cache.blobs()?)?;
+        let path = cache.link(&commit, &file, &remote.etag)?;
+        cache.note(&name.revision, &commit)?;
+        Ok(path)
+    }
+
+    /// A hub that cannot be reached is no reason not to take what is here already.
+    fn without_the_hub(&self, fault: Fault) -> Result<PathBuf, PullError> {
+        let is_away = matches!(fault, Fault::Passing(..));
+        let e = PullError::from(fault);
+        match self.find(true) {
+            Ok(Some(path)) if is_away => {
+                say(&format!("{}: taking what is in the cache", one_line(&e.to_string())));
+                Ok(path)
+            }
+            _ => Err(e),
+        }
+    }
+
+    fn cache(&self) -> Cache {
+        Cache::new(&self.place.cache, &self.name)
+    }
+}

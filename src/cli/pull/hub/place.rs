@@ -1,0 +1,159 @@
+//! Which hub, and where its files are kept: the variables that the hub's own tools read.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use http::{HeaderValue, Uri};
+use zeroize::Zeroizing;
+
+use crate::cli::pull::PullError;
+
+const USUAL_ENDPOINT: &str = "https://huggingface.co";
+
+/// A hub and the cache of its files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) endpoint: Endpoint,
+    /// Holds a folder for each repository.
+    pub(super) cache: PathBuf,
+    token_file: PathBuf,
+    /// `HF_HUB_OFFLINE` is set.
+    pub(super) is_offline: bool,
+}
+
+impl Place {
+    pub(super) fn from_environment() -> Result<Self, String> {
+        Self::from_variables(|name| std::env::var(name).ok())
+    }
+
+    /// As [`Place::from_environment`], with the environment given.
+    pub(super) fn from_variables(get: impl Fn(&str) -> Option<String>) -> Result<Self, String> {
+        let set = |name: &str| get(name).filter(|value| !value.trim().is_empty());
+        let user = set("HOME").map(PathBuf::from);
+        let path = |name: &str| {
+            let value = set(name)?;
+            match (value.strip_prefix("~/"), &user) {
+                (Some(below), Some(user)) => Some(user.join(below)),
+                _ => Some(PathBuf::from(value)),
+            }
+        };
+        let home = path("HF_HOME").unwrap_or_else(|| {
+            let caches = path("XDG_CACHE_HOME").or_else(|| Some(user.as_ref()?.join(".cache")));
+            caches.unwrap_or_else(|| PathBuf::from(".cache")).join("huggingface")
+        });
+        let on = |value: String| {
+            ["1", "on", "yes", "true"].iter().any(|word| value.trim().eq_ignore_ascii_case(word))
+        };
+        Ok(Self {
+            endpoint: Endpoint::parse(set("HF_ENDPOINT").as_deref().unwrap_or(USUAL_ENDPOINT))?,
+            cache: path("HF_HUB_CACHE").unwrap_or_else(|| home.join("hub")),
+            token_file: path("HF_TOKEN_PATH").unwrap_or_else(|| home.join("token")),
+            is_offline: set("HF_HUB_OFFLINE").is_some_and(on),
+        })
+    }
+
+    /// What authorizes at the endpoint, if the user has a token: that of `HF_TOKEN`, else of the file
+    /// that logging in writes.
+    pub(super) fn authorization(&self) -> Result<Option<HeaderValue>, PullError> {
+        let given = std::env::var("HF_TOKEN").ok().filter(|token| !token.trim().is_empty());
+        let (token, source) = match given {
+            Some(token) => (Zeroizing::new(token), "HF_TOKEN".to_owned()),
+            None => match std::fs::read_to_string(&self.token_file) {
+                Ok(token) => (Zeroizing::new(token), self.token_file.display().to_string()),
+                Err(e) if is_absent(&e) => return Ok(None),
+                Err(e) => return Err(PullError::io("cannot read", &self.token_file, &e)),
+            },
+        };
+        let token = token.trim();
+        if token.is_empty() {
+            return Ok(None);
+        }
+        let sound = token.bytes().all(|b| b.is_ascii_graphic());
+        let header = Zeroizing::new(format!("Bearer {token}"));
+        let Some(mut header) = HeaderValue::from_str(&header).ok().filter(|_| sound) else {
+            let reason = "a token is visible ASCII without spaces (it is not shown)";
+            return Err(PullError::new(format!("{source}: {reason}")));
+        };
+        header.set_sensitive(true);
+        if !self.endpoint.origin.is_https && !self.endpoint.origin.is_loopback() {
+            return Err(PullError::new(format!(
+                "HF_ENDPOINT is http, and the token of {source} would go over the network in clear: take \
+                 an https endpoint, or the token away"
+            )));
+        }
+        Ok(Some(header))
+    }
+}
+
+fn is_absent(e: &std::io::Error) -> bool {
+    matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory)
+}
+
+/// Where a hub is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Endpoint {
+    /// Without a slash at the end.
+    pub(super) url: String,
+    pub(super) origin: Origin,
+}
+
+impl Endpoint {
+    fn parse(text: &str) -> Result<Self, String> {
+        let url = text.trim().trim_end_matches('/');
+        if url.contains('@') {
+            // What stands before it is a password, often.
+            return Err(
+                "HF_ENDPOINT: names and passwords have no place in it (it is not shown): set \
+                        HF_TOKEN"
+                    .to_owned(),
+            );
+        }
+        let origin = url.parse().ok().and_then(|uri| Origin::of(&uri));
+        match origin {
+            Some(origin) if !url.contains(['?', '#']) => Ok(Self { url: url.to_owned(), origin }),
+            _ => Err(format!("HF_ENDPOINT: {text:?} is not like {USUAL_ENDPOINT}")),
+        }
+    }
+}
+
+/// What a token belongs to: scheme, host and port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Origin {
+    pub(super) is_https: bool,
+    host: String,
+    port: u16,
+}
+
+impl Origin {
+    /// Of http and https addresses alone, and never of one with a password in it.
+    pub(super) fn of(uri: &Uri) -> Option<Self> {
+        let is_https = match uri.scheme_str()? {
+            "https" => true,
+            "http" => false,
+            _ => return None,
+        };
+        let host = uri.host().filter(|host| !host.is_empty())?.to_ascii_lowercase();
+        if uri.authority()?.as_str().contains('@') {
+            return None;
+        }
+        let port = uri.port_u16().unwrap_or(if is_https { 443 } else { 80 });
+        Some(Self { is_https, host, port })
+    }
+
+    pub(super) fn is_loopback(&self) -> bool {
+        let bare = self.host.trim_start_matches('[').trim_end_matches(']');
+        bare == "localhost" || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    }
+}
+
+impl fmt::Display for Origin {
+    /// The host, and its port where that is not the usual one.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.host)?;
+        match (self.is_https, self.port) {
+            (true, 443) | (false, 80) => Ok(()),
+            (_, port) => write!(f, ":{port}"),
+        }
+    }
+}
