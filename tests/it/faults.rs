@@ -65,10 +65,7 @@ const ROWS: [&str; 40] = [
 
 /// What no test shows yet, and why.
 const OPEN: [(usize, &str); 2] = [
-    (
-        31,
-        "GGUF is shown by unit tests and fuzzing of the loader, from outside only in part; other formats do not load yet",
-    ),
+    (31, "folders, with their shards and indexes, do not load yet"),
     (32, "models come as packages of an index; a hub's client is to come"),
 ];
 

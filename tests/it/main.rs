@@ -9,6 +9,8 @@ mod completions;
 mod door;
 mod explosives;
 mod faults;
+#[cfg(target_os = "linux")]
+mod hostile_model;
 mod house;
 mod lifecycle;
 mod limits;
