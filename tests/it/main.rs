@@ -5,6 +5,8 @@
 mod chat;
 mod cli;
 mod client;
+#[cfg(target_os = "linux")]
+mod clock;
 mod completions;
 mod door;
 mod explosives;
