@@ -86,6 +86,8 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
 
 /// The rows that a test's name begins with: `rows_01_02_it_ends` shows 1 and 2.
 fn rows(name: &str) -> Vec<usize> {
+    // Python's tests are called so.
+    let name = name.strip_prefix("test_").unwrap_or(name);
     let Some(rest) = name.strip_prefix("row_").or_else(|| name.strip_prefix("rows_")) else {
         return Vec::new();
     };
@@ -158,5 +160,6 @@ fn names_tell_their_rows() {
     assert_eq!(rows("row_33_a_bare_lf"), [33]);
     assert_eq!(rows("rows_01_02_a_client"), [1, 2]);
     assert_eq!(rows("row_23_5_requests"), [23]);
+    assert_eq!(rows("test_row_40_in_python"), [40]);
     assert_eq!(rows("rows_of_logits_are_bounded"), [0; 0]);
 }

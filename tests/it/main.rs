@@ -14,6 +14,7 @@ mod faults;
 #[cfg(target_os = "linux")]
 mod hostile_model;
 mod house;
+mod leaving;
 mod lifecycle;
 mod limits;
 mod params;
@@ -25,4 +26,5 @@ mod serve;
 mod slow_readers;
 mod structured;
 mod support;
+mod timing;
 mod tls;
