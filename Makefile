@@ -21,6 +21,7 @@ run: ## fetch the default model, build, make a key, serve, print a curl line
 test: test-rust test-sdk ## everything
 
 test-rust: models ## unit, property, simulation, golden and integration tests
+	@scripts/test-tools.sh
 	$(CARGO) test --release --locked --features fake-model
 
 # Each round is eight lives of each model; the tests run one.

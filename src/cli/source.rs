@@ -40,6 +40,10 @@ pub(crate) fn resolve(config: &Config) -> Result<ModelSource, Failure> {
             let what = "is a folder: only single .gguf files can be served yet";
             return Err(Failure::usage(format!("{} {what}", path.display())));
         }
+        // A pipe or a device: it may have no end, or nobody may ever write to it.
+        if path.exists() {
+            return Err(Failure::runtime(format!("{} is not a regular file", path.display())));
+        }
     }
     let path = Path::new(model);
     // `owner/name:FILE.gguf` ends like a file, too.

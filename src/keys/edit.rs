@@ -116,6 +116,8 @@ fn change(
         other => other?,
     };
     edit(&mut content.keys).map_err(fail)?;
+    // A file that the server would refuse must not take the place of one that it takes.
+    file::check(&content).map_err(fail)?;
     replace(path, folder, &content).map_err(fail)
 }
 

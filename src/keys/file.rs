@@ -12,6 +12,7 @@ use time::macros::format_description;
 use time::{Date, OffsetDateTime, Time, UtcOffset};
 
 use super::{Digest, KeyError};
+use crate::telemetry::one_line;
 
 /// Longest key id. It stands in logs and, with limits, in answers.
 const MAX_ID_CHARS: usize = 64;
@@ -221,7 +222,8 @@ pub(super) fn parse(text: &str) -> Result<KeyFile, String> {
         let line = e.span().map_or(1, |span| {
             1 + text.as_bytes().iter().take(span.start).filter(|&&b| b == b'\n').count()
         });
-        format!("line {line}: {}", without_quotes(e.message()))
+        // Unknown names stand in it as the file has them.
+        format!("line {line}: {}", one_line(&without_quotes(e.message())))
     })?;
     check(&file)?;
     Ok(file)
@@ -233,7 +235,7 @@ fn without_quotes(message: &str) -> String {
     parts.join("\"…\"").lines().next().unwrap_or_default().to_owned()
 }
 
-fn check(file: &KeyFile) -> Result<(), String> {
+pub(super) fn check(file: &KeyFile) -> Result<(), String> {
     let (mut ids, mut digests) = (HashSet::new(), HashSet::new());
     for (i, key) in file.keys.iter().enumerate() {
         check_id(&key.id).map_err(|reason| format!("key {}: {reason}", i + 1))?;
@@ -257,8 +259,13 @@ fn check_limits(key: &Entry) -> Result<(), String> {
     if key.priority.is_some_and(|p| !(-MAX_PRIORITY..=MAX_PRIORITY).contains(&p)) {
         return Err(format!("priority lies between -{MAX_PRIORITY} and {MAX_PRIORITY}"));
     }
-    if key.models.as_ref().is_some_and(Vec::is_empty) {
+    let models = key.models.as_deref();
+    if models.is_some_and(<[String]>::is_empty) {
         return Err("models is empty: revoke the key, or name what it may use".to_owned());
+    }
+    // `keys list` shows them.
+    if models.unwrap_or_default().iter().any(|name| name.chars().any(char::is_control)) {
+        return Err("models has a name with control characters".to_owned());
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use super::load::Loaded;
 use crate::backend::{BLOCK_TOKENS, KvDtype};
-use crate::cli::output::say;
+use crate::cli::output::{one_line, say};
 use crate::config::{AuthConfig, Config};
 
 /// The tutorial's own name, in the example where it is served.
@@ -17,7 +17,8 @@ pub(super) fn listening(config: &Config, address: SocketAddr, admin: Option<Sock
     let admin = admin.map(|admin| format!(", health and metrics on http://{admin}"));
     let admin = admin.unwrap_or_default();
     let scheme = scheme(config);
-    let line = format!("listening on {scheme}://{address}{admin}, loading {}", config.model);
+    let model = one_line(&config.model);
+    let line = format!("listening on {scheme}://{address}{admin}, loading {model}");
     if config.log.json {
         tracing::info!("{line}");
     } else {
@@ -51,7 +52,8 @@ impl Facts {
             KvDtype::F16 => "f16",
             KvDtype::F32 => "f32",
         };
-        let own = served.names.first().cloned().unwrap_or_default();
+        // A file may be called anything.
+        let own = one_line(served.names.first().map_or("", String::as_str));
         let example = served.names.iter().find(|n| *n == EXAMPLE_NAME).unwrap_or(&own).clone();
         let full = kv_tokens as f64 / served.max_model_len.max(1) as f64;
         Self {

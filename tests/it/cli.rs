@@ -179,6 +179,32 @@ fn check_config_looks_into_the_key_file_and_prints_a_template() {
 }
 
 #[test]
+fn what_a_bad_key_file_holds_is_quoted_on_one_clean_line() {
+    use std::os::unix::fs::PermissionsExt;
+    let home = tempdir().unwrap();
+    let path = home.path().join("k.toml");
+    std::fs::write(&path, "\"a\\u001b[2J\\u202e\\nerror: b\" = 1\n").unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    for args in [
+        &["keys", "list", "--file", "k.toml"][..],
+        &["keys", "add", "a", "--file", "k.toml"],
+        &["check-config", "--api-key-file", "k.toml"],
+        &["serve", FAKE, "--port", "0", "--api-key-file", "k.toml"],
+    ] {
+        let (_, out, err) = run(&home, args);
+        assert!(out.is_empty() && err.ends_with('\n'), "{args:?}: {err}");
+        let errors: Vec<_> = err.lines().filter(|line| line.starts_with("error: ")).collect();
+        assert!(errors.len() == 1 && errors[0].contains("k.toml: line 1: unknown"), "{err}");
+        let clean = |c: char| !c.is_control() && c != '\u{202e}';
+        assert!(err.trim_end().lines().all(|line| line.chars().all(clean)), "{err:?}");
+    }
+    let add = ["keys", "add", "a", "--models", "b\u{1b}[2J", "--file", "new.toml"];
+    let (code, _, err) = run(&home, &add);
+    assert!(code != 0 && err.contains("control characters"), "{err}");
+    assert!(!home.path().join("new.toml").exists(), "a file that nobody could read again");
+}
+
+#[test]
 fn keys_take_the_file_that_the_server_would() {
     let home = tempdir().unwrap();
     let mut command = millrace(home.path());

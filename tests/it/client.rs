@@ -201,6 +201,12 @@ impl Stream {
         find(&self.headers, name)
     }
 
+    /// Leaves without a word: the connection is reset.
+    pub(crate) fn reset(self) {
+        let socket = socket2::SockRef::from(self.reader.get_ref());
+        socket.set_linger(Some(Duration::ZERO)).unwrap();
+    }
+
     /// The next event; `None` when the body has ended as it should.
     pub(crate) fn next(&mut self) -> io::Result<Option<Sse>> {
         loop {

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::client::{Client, read_answer};
 use crate::lifecycle::{call, streaming, until_idle};
-use crate::support::{FAKE, KEY, Server};
+use crate::support::{BIN, FAKE, KEY, Server};
 
 /// An answer to these header lines, as bytes but for what differs from one to the next: id, date, time.
 fn answer(client: &Client, line: &str, headers: &str) -> (u16, String, Vec<(String, String)>) {
@@ -69,6 +69,39 @@ fn row_24_every_wrong_key_gets_the_same_answer() {
     assert_eq!(answer(&client, "HEAD /v1/models", "").0, 401);
     let good = format!("Authorization: bearer {KEY}\r\n");
     assert_eq!(answer(&client, "GET /v1/models", &good).0, 200, "the scheme has no case");
+}
+
+/// What is for everybody, and what a browser must get to show anything.
+const PUBLIC: [&str; 6] =
+    ["/health", "/health/live", "/health/ready", "/metrics", "/version", "/openapi.json"];
+
+#[test]
+fn row_24_every_described_route_wants_a_key_but_those_for_everybody() {
+    let server = Server::start(&[FAKE]);
+    let client = server.client();
+    let expected = answer(&client, "GET /v1/models", "");
+    let described = client.get("/openapi.json").json();
+    let (mut guarded, mut public) = (0, 0);
+    for (path, methods) in described["paths"].as_object().unwrap() {
+        let is_public = PUBLIC.contains(&path.as_str());
+        let path = path.replace(['{', '}'], "");
+        for described in methods.as_object().unwrap().keys() {
+            for method in ["GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "HEAD"] {
+                let (status, body, headers) = answer(&client, &format!("{method} {path}"), "");
+                if is_public && method.eq_ignore_ascii_case(described) {
+                    public += 1;
+                    assert_eq!(status, 200, "{method} {path}: {body}");
+                } else if method != "HEAD" {
+                    guarded += 1;
+                    assert_eq!((status, body, headers), expected, "{method} {path}");
+                } else if !is_public {
+                    assert_eq!(status, 401, "{method} {path}");
+                }
+            }
+        }
+    }
+    assert_eq!(public, PUBLIC.len());
+    assert!(guarded > 100, "{guarded}");
 }
 
 #[test]
@@ -200,8 +233,15 @@ fn row_36_a_log_that_cannot_be_written_stops_nothing() {
     let (address, home) = (server.url(""), tempfile::tempdir().unwrap());
     drop(server);
     let port = address.rsplit(':').next().unwrap().to_owned();
-    for log in [Stdio::from(File::create("/dev/full").unwrap()), Stdio::null()] {
-        let mut child = crate::support::millrace(home.path())
+    let (reader, broken) = std::io::pipe().unwrap();
+    drop(reader);
+    let full = File::create("/dev/full").unwrap();
+    let logs =
+        [("", Stdio::from(full)), ("", Stdio::from(broken)), ("2>&- >&- <&-", Stdio::null())];
+    for (closed, log) in logs {
+        // Only a shell can leave a descriptor closed for what it becomes.
+        let mut child = crate::support::clean("sh", home.path())
+            .args(["-c", &format!("exec \"$0\" \"$@\" {closed}"), BIN])
             .args(["serve", FAKE, "--port", &port])
             .env("MILLRACE_API_KEY", KEY)
             .stdin(Stdio::null())
@@ -248,5 +288,18 @@ fn row_38_what_clients_send_adds_no_series() {
     series();
     let before = series();
     (1..200).for_each(ask);
+    // Ten thousand more, a hundred at a time on one connection.
+    for hundred in 0..100 {
+        let paths = (0..100).map(|i| {
+            let end = if i == 99 { "Connection: close\r\n" } else { "" };
+            format!(
+                "GET /v1/{i}/no/{hundred} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEY}\r\n{end}\r\n"
+            )
+        });
+        let mut socket = client.raw(paths.collect::<String>().as_bytes()).unwrap();
+        let mut answers = String::new();
+        std::io::Read::read_to_string(&mut socket, &mut answers).unwrap();
+        assert_eq!(answers.matches("HTTP/1.1 404").count(), 100);
+    }
     assert_eq!(series(), before);
 }

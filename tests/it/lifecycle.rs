@@ -1,10 +1,11 @@
 //! Requests that come, go, wait and are cut off, on the fake model: its text depends on the prompt and the seed only.
 
 use std::thread;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::client::{Client, Sse};
+use crate::client::{Client, Sse, read_answer, streamed_text};
 use crate::support::Server;
 
 pub(crate) fn call(prompt: &str, max_tokens: u32) -> Value {
@@ -37,48 +38,33 @@ pub(crate) fn until(client: &Client, metric: &str, is: impl Fn(f64) -> bool) {
 }
 
 #[test]
-fn row_30_two_hundred_at_once_on_four_places_all_get_their_own_answer() {
+fn row_30_five_hundred_at_once_on_four_places_all_get_their_own_answer() {
     let server = Server::start(&["fake:", "--max-num-seqs", "4"]);
     let client = server.client();
-    let prompt = |i: usize| format!("canary {i} of two hundred");
-    let alone: Vec<String> =
-        (0..200).step_by(20).map(|i| client.complete(&call(&prompt(i), 12)).text(0)).collect();
+    // Every other one draws, every third is streamed.
+    let body = |i: usize| {
+        let mut body = streaming(&format!("canary {i} of five hundred"), 12);
+        body["stream"] = json!(i.is_multiple_of(3));
+        body["temperature"] = json!(i % 2);
+        body["seed"] = json!(i);
+        body
+    };
+    let ask = |i: usize| match i % 3 {
+        0 => streamed_text(&client.stream(&body(i)).finish().0),
+        _ => client.complete(&body(i)).text(0),
+    };
+    let alone: Vec<String> = (0..500).map(ask).collect();
+    let distinct: std::collections::BTreeSet<&String> = alone.iter().collect();
+    assert_eq!(distinct.len(), 500, "answers that are alike could not be told apart");
+    let ask = &ask;
     let together: Vec<String> = thread::scope(|scope| {
-        let client = &client;
-        let threads: Vec<_> = (0..200)
-            .map(|i| scope.spawn(move || client.complete(&call(&prompt(i), 12)).text(0)))
-            .collect();
+        let threads: Vec<_> = (0..500).map(|i| scope.spawn(move || ask(i))).collect();
         threads.into_iter().map(|t| t.join().unwrap()).collect()
     });
-    let every_twentieth: Vec<&String> = together.iter().step_by(20).collect();
-    assert_eq!(every_twentieth, alone.iter().collect::<Vec<_>>());
-    until_idle(&client);
-}
-
-#[test]
-fn rows_01_02_a_client_that_leaves_frees_its_place_at_once() {
-    let server = Server::start(&["fake:step_ms=1", "--max-num-seqs", "8"]);
-    let client = server.client();
-    for i in 0..200u32 {
-        let body = if i % 2 == 0 { streaming("leaving", 2000) } else { call("leaving", 2000) };
-        let text = body.to_string();
-        let head = format!(
-            "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{text}",
-            client.key,
-            text.len()
-        );
-        let socket = client.raw(head.as_bytes()).unwrap();
-        if i % 4 == 0 {
-            let mut byte = [0];
-            std::io::Read::read_exact(&mut &socket, &mut byte).unwrap(); // running, and streaming
-        }
-        drop(socket);
+    for (i, (together, alone)) in together.iter().zip(&alone).enumerate() {
+        assert_eq!(together, alone, "canary {i}");
     }
     until_idle(&client);
-    assert_eq!(client.complete(&call("after", 4)).status, 200);
-    // Others may have left before they were read.
-    assert!(client.aborted() >= 50.0, "those that ran count as aborted");
-    assert!(!server.log().contains("panic"), "{}", server.log());
 }
 
 #[test]
@@ -110,6 +96,62 @@ fn row_21_the_queue_is_bounded_and_says_so_at_once() {
 }
 
 #[test]
+fn row_21_the_tokens_that_wait_are_bounded_too() {
+    let args = ["fake:step_ms=20", "--max-num-seqs", "1", "--max-queue-tokens", "1000"];
+    let server = Server::start(&args);
+    let client = server.client();
+    let mut stream = client.stream(&streaming("one", 2000));
+    stream.first();
+    let waiting = client.send(&call(&"x".repeat(700), 1));
+    until(&client, "vllm:num_requests_waiting", |v| v == 1.0);
+    let refused = client.complete(&call(&"y".repeat(700), 1));
+    assert_eq!((refused.status, refused.error("code")), (429, json!("engine_overloaded")));
+    let also = client.send(&call(&"z".repeat(200), 1));
+    until(&client, "vllm:num_requests_waiting", |v| v == 2.0);
+    drop(stream);
+    for socket in [waiting, also] {
+        assert_eq!(read_answer(socket).unwrap().status, 200);
+    }
+    until_idle(&client);
+}
+
+#[test]
+fn row_21_who_is_let_in_waits_no_longer_than_the_queue_is_long() {
+    const SEQS: u32 = 2;
+    const QUEUE: u32 = 4;
+    let server =
+        Server::start(&["fake:step_ms=5", "--max-num-seqs", "2", "--max-queue-requests", "4"]);
+    let client = server.client();
+    let ask = || {
+        let began = Instant::now();
+        (client.complete(&call("an answer", 40)).status, began.elapsed())
+    };
+    let alone = ask().1;
+    // Three times as many as it can answer, whether or not it does.
+    let all: Vec<(u16, Duration)> = thread::scope(|scope| {
+        let ask = &ask;
+        let threads: Vec<_> = (0..60)
+            .map(|_| {
+                thread::park_timeout(alone / (3 * SEQS));
+                scope.spawn(ask)
+            })
+            .collect();
+        threads.into_iter().map(|t| t.join().unwrap()).collect()
+    });
+    let times = |status: u16| {
+        let mut times: Vec<_> = all.iter().filter(|a| a.0 == status).map(|a| a.1).collect();
+        times.sort_unstable();
+        times
+    };
+    let (answered, refused) = (times(200), times(429));
+    assert!(answered.len() + refused.len() == 60 && refused.len() > 10, "{all:?}");
+    // Twice what it takes for those before it and itself.
+    let longest = 2 * (QUEUE / SEQS + 2) * alone;
+    assert!(answered[answered.len() - 1] < longest, "{answered:?}, alone {alone:?}");
+    assert!(refused[refused.len() / 2] < alone / 2, "{refused:?}, alone {alone:?}");
+}
+
+#[test]
 fn row_22_a_full_cache_preempts_and_nobody_sees_it() {
     let alone = Server::start(&["fake:"]);
     let tight = Server::start(&["fake:kv_blocks=12", "--max-num-seqs", "8"]);
@@ -126,6 +168,9 @@ fn row_22_a_full_cache_preempts_and_nobody_sees_it() {
     });
     assert_eq!(answers, expected);
     assert!(client.metric("vllm:num_preemptions_total") >= 1.0);
+    // More than the whole cache holds could only wait for ever.
+    let never = client.complete(&call(&"x".repeat(300), 200));
+    assert_eq!(never.status, 400, "{}", never.body);
     until_idle(&client);
 }
 
@@ -148,6 +193,28 @@ fn rows_04_12_40_a_panicking_or_nan_step_fails_its_requests_and_nothing_else() {
     assert_eq!(error["error"]["type"], "server_error");
     assert_eq!(client.complete(&call("fine again", 8)).status, 200);
     assert_eq!(client.metric("millrace_step_failures_total"), 2.0);
+    until_idle(&client);
+}
+
+#[test]
+fn row_04_who_was_not_in_the_step_that_panicked_is_served() {
+    let server = Server::start(&["fake:step_ms=20,fault=panic@30", "--max-num-seqs", "2"]);
+    let client = server.client();
+    let mut running: Vec<_> = (0..2).map(|_| client.stream(&streaming("runs", 100))).collect();
+    for stream in &mut running {
+        stream.first();
+    }
+    thread::scope(|scope| {
+        let waits = scope.spawn(|| client.complete(&call("waits", 8)));
+        until(&client, "vllm:num_requests_waiting", |v| v == 1.0);
+        for stream in running {
+            let (events, is_done) = stream.finish();
+            let last = events.last().unwrap();
+            assert_eq!((&last["error"]["type"], is_done), (&json!("server_error"), false));
+        }
+        assert_eq!(waits.join().unwrap().status, 200);
+    });
+    assert_eq!(client.metric("millrace_step_failures_total"), 1.0);
     until_idle(&client);
 }
 
@@ -203,31 +270,11 @@ fn row_05_an_engine_that_goes_on_is_healthy_again() {
     assert_eq!(client.get("/health").status, 200);
     assert_eq!(client.metric("millrace_engine_stalled"), 0.0);
     assert_eq!(client.metric("millrace_engine_stalls_total"), 1.0);
-}
-
-#[test]
-fn row_03_who_leaves_while_queued_or_read_is_never_computed() {
-    let server = Server::start(&["fake:step_ms=5", "--max-num-seqs", "2"]);
-    let client = server.client();
-    let mut running: Vec<_> = (0..2).map(|_| client.stream(&streaming("runs", 3000))).collect();
-    for stream in &mut running {
-        stream.first();
+    // To have nothing to do is not to hang.
+    let until = Instant::now() + Duration::from_millis(2500);
+    while Instant::now() < until {
+        assert_eq!(client.get("/health").status, 200);
     }
-    let before = client.metric("vllm:prompt_tokens_total");
-    let queued: Vec<_> =
-        (0..50).map(|i| client.send(&call(&"waits ".repeat(100), 100 + i))).collect();
-    until(&client, "vllm:num_requests_waiting", |v| v == 50.0);
-    drop(queued);
-    until(&client, "vllm:num_requests_waiting", |v| v == 0.0);
-    assert_eq!(client.metric("vllm:prompt_tokens_total"), before, "none had a step");
-    assert_eq!(client.metric("vllm:num_requests_running"), 2.0);
-    drop(running);
-    until_idle(&client);
-    // Leaves while its prompt is read: the chunks that were to come are not computed.
-    let read = client.send(&call(&"x".repeat(4000), 1));
-    drop(read);
-    until_idle(&client);
-    assert_eq!(client.complete(&call("after", 2)).status, 200);
 }
 
 #[test]

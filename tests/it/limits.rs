@@ -11,7 +11,7 @@ use crate::client::{Answer, Client};
 use crate::support::{PATIENCE, Server, millrace};
 
 /// A server with these keys (a name, and options of `keys add`), and a client for each.
-fn serve(args: &[&str], keys: &[(&str, &[&str])]) -> (Server, Vec<Client>) {
+pub(crate) fn serve(args: &[&str], keys: &[(&str, &[&str])]) -> (Server, Vec<Client>) {
     let mut secrets = Vec::new();
     let args = [args, &["--api-key-file", "k.toml"]].concat();
     let server = Server::spawn_with(&args, |command| {
@@ -206,6 +206,45 @@ fn row_27_limits_change_while_it_serves_and_a_bad_file_changes_nothing() {
         assert_eq!(client.complete(&call(1)).status, 200, "the old keys stay");
     }
     server.wait_log("key file not reloaded: the old keys stay valid");
+}
+
+#[test]
+fn row_27_a_revoked_key_starts_nothing_more_and_what_it_started_ends() {
+    let (server, clients) = serve(&["fake:step_ms=5"], &[("leaves", &[]), ("stays", &[])]);
+    let (leaves, stays, home) = (&clients[0], &clients[1], server.home.path());
+    let file = home.join("k.toml");
+    let mut running = stream(leaves, 1000);
+    running.first();
+    let revoke = ["keys", "revoke", "leaves", "--file", "k.toml"];
+    assert!(millrace(home).args(revoke).output().unwrap().status.success());
+    until_status(leaves, &call(1), 401);
+    assert!(running.finish().1, "a running stream was cut");
+    // Half of a file, none of it, and no file: the keys that there were go on.
+    let (whole, errors) =
+        (fs::read_to_string(&file).unwrap(), "millrace_key_reload_total{result=\"error\"}");
+    let break_file: [&dyn Fn(); 4] = [
+        &|| fs::write(&file, &whole[..whole.len() - 30]).unwrap(),
+        &|| fs::write(&file, "").unwrap(),
+        &|| fs::write(&file, "\"a\\u001b[2J\\nb\" = 1\n").unwrap(),
+        &|| fs::remove_file(&file).unwrap(),
+    ];
+    for (i, break_file) in break_file.iter().enumerate() {
+        let before = stays.metric(errors);
+        break_file();
+        let deadline = Instant::now() + PATIENCE;
+        while stays.metric(errors) == before {
+            assert!(Instant::now() < deadline, "fault {i} is not noticed");
+            thread::yield_now();
+        }
+        assert_eq!(stays.complete(&call(1)).status, 200, "fault {i}");
+        assert_eq!(leaves.complete(&call(1)).status, 401, "fault {i}");
+    }
+    let line = server.wait_log("unknown field");
+    assert!(
+        line.contains("old keys stay valid") && !line.chars().any(char::is_control),
+        "{line:?}"
+    );
+    assert!(line.contains("`a [2J"), "{line}");
 }
 
 #[test]

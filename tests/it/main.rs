@@ -5,14 +5,19 @@
 mod chat;
 mod cli;
 mod client;
+#[cfg(target_os = "linux")]
+mod clock;
 mod completions;
 mod door;
 mod explosives;
 mod fake_hub;
 mod faults;
+#[cfg(target_os = "linux")]
+mod hostile_model;
 mod house;
 mod hub;
 mod hub_faults;
+mod leaving;
 mod lifecycle;
 mod limits;
 mod params;
@@ -24,4 +29,5 @@ mod serve;
 mod slow_readers;
 mod structured;
 mod support;
+mod timing;
 mod tls;

@@ -56,7 +56,8 @@ fn rows_09_10_11_12_13_numbers_out_of_their_bounds_are_refused_by_name() {
             ("n", &[&huge[..], &["0", "21", "1.5", "\"1\"", "true", "[]", "{}"]].concat()),
             ("best_of", &[&huge[..], &["0", "21", "\"2\""]].concat()),
             ("logprobs", &["-1", "6", "2147483648", "1.5", "\"5\"", "true"]),
-            ("max_tokens", &["-1", "1.5", "\"4\"", "true", "[1]"]),
+            ("prompt_logprobs", &["-1", "6", "512", "2147483648", "true"]),
+            ("max_tokens", &["-1", "1.5", "\"4\"", "true", "[1]", "18446744073709551616", "1e300"]),
             ("temperature", &["-1", "2.1", "1e400", "-1e400", "\"1\"", "NaN", "true"][..5]),
             ("top_p", &["-0.1", "1.1", "1e400", "\"1\""]),
             ("frequency_penalty", &["1e9", "-2.1", "2.1", "1e400", "\"0\""]),
@@ -107,6 +108,27 @@ fn row_09_what_fans_out_is_bounded_as_a_whole_and_costs_no_memory() {
 }
 
 #[test]
+fn row_10_alternatives_that_a_chat_asks_for_are_bounded() {
+    let client = SERVER.client();
+    let ask = |fields: &str| {
+        let body = format!(
+            r#"{{"model": "fake", "messages": [{{"role": "user", "content": "a"}}], "max_tokens": 1, {fields}}}"#
+        );
+        client.post_text("/v1/chat/completions", &body)
+    };
+    for value in ["-1", "21", "512", "2147483648", "9223372036854775808", "1.5", "\"5\"", "true"] {
+        let answer = ask(&format!(r#""logprobs": true, "top_logprobs": {value}"#));
+        assert_refused(&answer, "top_logprobs", value);
+    }
+    assert_refused(&ask(r#""top_logprobs": 5"#), "top_logprobs", "without logprobs");
+    for value in ["-1", "6", "2147483648"] {
+        let answer = ask(&format!(r#""prompt_logprobs": {value}"#));
+        assert_refused(&answer, "prompt_logprobs", value);
+    }
+    assert_eq!(ask(r#""logprobs": true, "top_logprobs": 20"#).status, 200);
+}
+
+#[test]
 fn row_11_a_prompt_that_does_not_fit_is_told_both_numbers() {
     let client = SERVER.client();
     // The fake model's context is 4,096 tokens, and a byte is a token.
@@ -120,6 +142,11 @@ fn row_11_a_prompt_that_does_not_fit_is_told_both_numbers() {
         let numbers = ["4096", &prompt.len().to_string(), &max_tokens.to_string()];
         assert!(numbers.iter().all(|n| message.contains(*n)), "{message}");
     }
+    for huge in [1_u64 << 32, 1 << 63, u64::MAX] {
+        let answer = client.complete(&body("max_tokens", &json!(huge)));
+        assert_refused(&answer, "prompt", "more than any context");
+        assert_eq!(answer.error("code"), "context_length_exceeded");
+    }
     let mut nothing = body("max_tokens", &json!(0));
     nothing["echo"] = json!(true);
     assert_eq!(client.complete(&nothing).text(0), "a", "0 with echo scores the prompt");
@@ -130,17 +157,22 @@ fn row_11_a_prompt_that_does_not_fit_is_told_both_numbers() {
 
 #[test]
 fn row_13_a_bias_for_too_many_tokens_is_refused() {
-    let client = SERVER.client();
+    let server = Server::start(&["fake:vocab=100000"]);
+    let client = server.client();
     let entries = |n: usize| {
         let mut out = String::from("{");
         for i in 0..n {
-            let _ = write!(out, "{}\"{}\": 1", if i > 0 { ", " } else { "" }, i % 512);
+            let _ = write!(out, "{}\"{i}\": 1", if i > 0 { ", " } else { "" });
         }
         out + "}"
     };
-    let answer = client.post_text("/v1/completions", &text("logit_bias", &entries(100_000)));
-    assert_eq!(answer.status, 400, "{}", answer.body);
-    assert_eq!(client.post_text("/v1/completions", &text("logit_bias", &entries(512))).status, 200);
+    for (count, status) in [(100_000, 400), (1_025, 400), (1_024, 200)] {
+        let answer = client.post_text("/v1/completions", &text("logit_bias", &entries(count)));
+        assert_eq!(answer.status, status, "{count}: {}", answer.body);
+        if status == 400 {
+            assert_refused(&answer, "logit_bias", "too many");
+        }
+    }
 }
 
 #[test]
@@ -173,6 +205,7 @@ fn row_15_stop_strings_are_bounded() {
         json!(""),
         json!(["a", ""]),
         json!("x".repeat(4097)),
+        json!("x".repeat(1 << 20)),
         json!([1]),
         json!({}),
     ] {
@@ -230,7 +263,8 @@ fn row_16_bodies_that_are_no_json_are_refused_in_bounded_memory() {
         let answer = client.post_text("/v1/completions", &body);
         let shown = &body[..body.len().min(80)];
         assert_eq!(answer.status, 400, "{shown:?}: {}", answer.body);
-        assert!(answer.error("message").as_str().unwrap().len() < 500, "{shown:?}");
+        let message = answer.error("message").as_str().unwrap().to_owned();
+        assert!(message.len() < 500 && message.contains("line"), "{shown:?}: {message}");
     }
     let grown = resident(&SERVER).saturating_sub(before);
     assert!(grown < 64 << 10, "{grown} KiB more");

@@ -18,9 +18,17 @@ pub(crate) const FAKE: &str = "fake:vocab=512";
 /// How long a test waits for what must come. Only a fault reaches it.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
+/// The binary under test.
+pub(crate) const BIN: &str = env!("CARGO_BIN_EXE_millrace");
+
 /// A command of the binary, without anything of this user's environment, in `home`.
 pub(crate) fn millrace(home: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_millrace"));
+    clean(BIN, home)
+}
+
+/// As [`millrace`], for a program that starts it.
+pub(crate) fn clean(program: &str, home: &Path) -> Command {
+    let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
         let upper = name.to_string_lossy().to_uppercase();
         if ["MILLRACE_", "HF_", "SSL_CERT_"].iter().any(|own| upper.starts_with(own))
@@ -203,6 +211,9 @@ impl Drop for Server {
         let _ = self.child.wait();
         if std::thread::panicking() {
             eprintln!("log of the server:\n{}", self.log());
+        } else {
+            // Row 26: whatever the test was about.
+            assert!(!self.log().contains(&KEY[3..]), "the key is in the log:\n{}", self.log());
         }
     }
 }

@@ -41,7 +41,8 @@ def clients(interpreters):
     return [
         Client("curl", curl, "routes, statuses, stream", ["bash", HERE / "curl.sh"], HERE),
         python("legacy", "openai", "legacy_client legacy_chat", "completions by engine, chats, functions, overload", narrow=True),
-        python("current", "openai", "current_client current_chat", "completions, chats, parse, tools, retries, overload", narrow=True),
+        python("current", "openai", "current_client current_chat faulty_client", "completions, chats, parse, tools, retries, overload, faults",
+               narrow=True),
         python("current", "langchain-openai", "langchain_client langchain_chat", "OpenAI; ChatOpenAI: tools, structured output"),
         python("llama-index", "llama-index-llms-openai-like", "llama_index_client llama_index_chat",
                "OpenAILike: completions, chats, tools, structured output"),

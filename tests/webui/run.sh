@@ -10,13 +10,7 @@ cmp -s package-lock.json node_modules/.complete || {
 }
 
 find_chromium() { command -v "${CHROMIUM:-chromium}" || command -v chromium-browser || command -v google-chrome; }
-if ! find_chromium >/dev/null; then
-  as_root=$([ "$(id -u)" = 0 ] || echo "sudo -n")
-  if command -v apt-get >/dev/null && $as_root true 2>/dev/null; then
-    $as_root apt-get update -qq
-    $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core >/dev/null
-  fi
-fi
+find_chromium >/dev/null || ../../scripts/install-debian.sh chromium fonts-dejavu-core || true
 CHROMIUM=$(find_chromium) || {
   echo "the playground's tests need Chromium: install it (Debian: apt-get install chromium) or name it in CHROMIUM" >&2
   exit 1

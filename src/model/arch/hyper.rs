@@ -157,6 +157,10 @@ impl<'a> Hyper<'a> {
             let base = self.positive_if_any("rope.freq_base_swa")?.unwrap_or(local.rope_base);
             ropes.push(rope(base, 1.0));
         }
+        // Powers and quotients of finite numbers need not be finite.
+        if ropes.iter().flat_map(|rope| &rope.inv_freq).any(|f| !f.is_finite()) {
+            return Err(self.refused("rope.freq_base", "gives frequencies that are not finite"));
+        }
         Ok(ropes)
     }
 

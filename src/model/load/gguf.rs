@@ -114,14 +114,42 @@ fn parse(path: &Path, input: impl Read, file_bytes: u64) -> Result<Gguf, String>
             return Err(format!("tensor {} is there twice", shown(&entry.name)));
         }
     }
+    refuse_overlaps(&mut tensors, &mut unusable);
     Ok(Gguf { path: path.to_owned(), file_bytes, header_bytes, metadata, tensors, unusable })
+}
+
+/// Makes tensors unusable that share bytes with one before them: many that are the same bytes would take
+/// a multiple of the file in memory, and no right file has them.
+fn refuse_overlaps(
+    tensors: &mut BTreeMap<String, TensorSource>,
+    unusable: &mut BTreeMap<String, String>,
+) {
+    let end_of = |source: &TensorSource| source.offset + source.byte_len() as u64;
+    let mut by_place: Vec<&TensorSource> = tensors.values().collect();
+    by_place.sort_by_key(|source| (source.offset, end_of(source)));
+    let mut overlaps = Vec::new();
+    let mut furthest: Option<&TensorSource> = None;
+    for source in by_place {
+        let before = furthest.filter(|before| source.offset < end_of(before));
+        if let Some(before) = before {
+            overlaps.push((source.name.clone(), format!("overlaps {}", shown(&before.name))));
+        }
+        if furthest.is_none_or(|before| end_of(source) > end_of(before)) {
+            furthest = Some(source);
+        }
+    }
+    for (name, reason) in overlaps {
+        tensors.remove(&name);
+        unusable.insert(name, reason);
+    }
 }
 
 /// Magic, version and the two counts: tensors, keys.
 fn preamble<R: Read>(reader: &mut Reader<R>) -> Result<(u64, u64), String> {
     let context = |reason: String| format!("not a GGUF file: its header {reason}");
-    if reader.u32().map_err(context)?.to_le_bytes() != MAGIC {
-        return Err("not a GGUF file: it does not begin with GGUF".to_owned());
+    let magic = reader.array::<4>().map_err(context)?;
+    if magic != MAGIC {
+        return Err(format!("not a GGUF file: {}", foreign(magic, reader)));
     }
     let version = reader.u32().map_err(context)?;
     if VERSIONS.contains(&version.swap_bytes()) {
@@ -144,6 +172,22 @@ fn preamble<R: Read>(reader: &mut Reader<R>) -> Result<(u64, u64), String> {
         }
     }
     Ok((tensors, keys))
+}
+
+/// What a file is that does not begin as it should: people try the ones that they have.
+fn foreign<R: Read>(magic: [u8; 4], reader: &mut Reader<R>) -> &'static str {
+    match magic {
+        // The protocols from 2 on name themselves.
+        [0x80, 2..=5, ..] => "it is a Python pickle, which could run any code and is never read",
+        [b'P', b'K', 3, 4] => {
+            "it is a zip archive, as PyTorch's are: the pickles in it could run any code"
+        }
+        // The length of a JSON text, far below 4 GiB, and its beginning.
+        _ if reader.array().is_ok_and(|next| next == *b"\0\0\0\0{") => {
+            "it is a safetensors file, which is not supported"
+        }
+        _ => "it does not begin with GGUF",
+    }
 }
 
 fn read_metadata<R: Read>(reader: &mut Reader<R>, count: u64) -> Result<Metadata, String> {

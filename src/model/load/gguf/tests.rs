@@ -108,6 +108,13 @@ fn other_containers_are_refused_by_name() {
         assert_eq!(refusal(&w), reason);
     }
     assert!(read(b"GGML").unwrap_err().reason.contains("does not begin with GGUF"));
+    for (bytes, name) in [
+        (&b"\x80\x02}q\x00."[..], "pickle"),
+        (b"PK\x03\x04\x00\x00", "zip archive"),
+        (b"\x48\0\0\0\0\0\0\0{\"a\":", "safetensors"),
+    ] {
+        assert!(read(bytes).unwrap_err().reason.contains(name), "{name}");
+    }
     assert!(read(b"").unwrap_err().reason.contains("not a GGUF file"));
 }
 
@@ -233,6 +240,20 @@ fn impossible_tensors_are_named_when_needed() {
     w.tensor(NAME).dims = vec![h, h, 1, 1];
     assert_eq!(read(&w.bytes()).unwrap().tensor(NAME).unwrap().rows, TINY_HIDDEN);
     assert!(unusable(&w, "gone").contains("tensor gone is missing"));
+}
+
+#[test]
+fn tensors_that_share_bytes_are_named_when_needed() {
+    let (long, short) = ("blk.0.attn_q.weight", "blk.0.attn_k.weight");
+    let offsets = read(&tiny_llama().bytes()).unwrap().tensors;
+    let place_of_long = offsets[long].offset - offsets["token_embd.weight"].offset;
+    // With the same beginning the longer one comes second.
+    for (behind, second, first) in [(0, long, short), (32, short, long)] {
+        let mut w = tiny_llama();
+        w.tensor(short).offset = Some(place_of_long + behind);
+        assert_eq!(unusable(&w, second), format!("tensor {second} overlaps {first}"));
+        assert!(read(&w.bytes()).unwrap().tensor(first).is_ok());
+    }
 }
 
 #[test]
