@@ -64,8 +64,7 @@ const ROWS: [&str; 40] = [
 ];
 
 /// What no test shows yet, and why.
-const OPEN: [(usize, &str); 1] =
-    [(31, "folders, with their shards and indexes, do not load yet")];
+const OPEN: [(usize, &str); 1] = [(31, "folders, with their shards and indexes, do not load yet")];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

@@ -93,11 +93,7 @@ mod tests {
 
     #[tokio::test]
     async fn past_a_full_line_is_a_refusal_and_who_leaves_makes_room() {
-        /// The lowest priority: what a busy engine leaves between its phases is enough (docs/performance.md).
-#[cfg(target_os = "linux")]
-const NICENESS: i32 = 19;
-
-static LINE: Line = Line::new(2);
+        static LINE: Line = Line::new(2);
         let busy = LINE.turn.acquire().await.unwrap();
         let mut first = Box::pin(LINE.run(|| 1));
         let mut second = Box::pin(LINE.run(|| 2));
