@@ -136,10 +136,13 @@ fn a_file_that_everybody_may_read_or_write_is_refused() {
 #[test]
 fn bad_files_are_refused_by_line_without_repeating_them() {
     let good = entry("a", "s", "");
-    let bad: [(String, &str); 17] = [
+    let bad: [(String, &str); 20] = [
         (String::new(), "missing field `keys`"),
         ("keys = [".to_owned(), "line 1"),
         (good.replace("sha256", "sha-canary"), "unknown field"),
+        ("[[keys]]\nsk-canary = 1\n".to_owned(), "unknown field …, expected one of `id`"),
+        ("[[keys]]\n'`sk-canary`, expected ' = 1\n".to_owned(), "unknown field …, expected one"),
+        (entry("a", "s", "rpm = 'a\"sk-canary'"), "invalid type: string …, expected a nonzero"),
         ("[[keys]]\nid = \"a\"\n".to_owned(), "missing field `sha256`"),
         ("[[keys]]\nid = \"a\"\nsha256 = \"sk-canary\"\n".to_owned(), "64 hexadecimal digits"),
         ("[[keys]]\nid = \"a\"\nsha256 = 1\n".to_owned(), "64 hexadecimal digits"),
