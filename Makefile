@@ -10,7 +10,7 @@ PYTHON ?= python3
 CACHE := .cache
 BIN := target/release/millrace
 
-.PHONY: help run test test-rust test-sdk models lint fmt deny lives bench bench-kernels bench-http bench-smoke soak profile asan valgrind image-test cuda-check clean-cache
+.PHONY: help run test test-rust test-sdk models lint fmt deny lives bench bench-kernels bench-http bench-smoke soak fuzz profile asan valgrind image-test cuda-check clean-cache
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,6 +66,9 @@ bench-smoke: models ## both benchmarks in a short form: does everything run, do 
 soak: models ## mixed traffic for half an hour, then: is everything as it was? make soak MINUTES=30
 	$(CARGO) build --release --locked --features fake-model
 	$(PYTHON) tests/soak/soak.py --bin $(BIN) --model $(CACHE)/models/SmolLM2-135M-Instruct.Q4_1.gguf --minutes $(or $(MINUTES),30)
+
+fuzz: ## fuzz each reader of bytes from outside for some minutes: make fuzz SECONDS=900 TARGET=gguf
+	@scripts/fuzz.sh $(or $(SECONDS),60) $(TARGET)
 
 profile: models ## a flame graph of the server under load: make profile ARGS="--scenario prompt-1000"
 	$(CARGO) build --release --locked

@@ -17,6 +17,8 @@ pub mod backend;
 pub mod cli;
 pub mod config;
 pub mod engine;
+#[cfg(feature = "fake-model")]
+pub mod fuzz;
 pub mod http;
 pub mod keys;
 pub mod model;

@@ -121,14 +121,26 @@ fn change(
     replace(path, folder, &content).map_err(fail)
 }
 
+/// What is written for these keys.
+fn text_of(content: &KeyFile) -> Result<String, String> {
+    toml::to_string(content).map(|body| HEADER.to_owned() + &body).map_err(|e| e.to_string())
+}
+
+/// The keys of a file with this text, and the text that an edit would write in its place.
+#[cfg(feature = "fake-model")]
+pub(crate) fn rewritten(text: &str) -> Result<(Vec<Entry>, Result<String, String>), String> {
+    let content = file::parse(text)?;
+    let text = text_of(&content);
+    Ok((content.keys, text))
+}
+
 fn replace(path: &Path, folder: &Path, content: &KeyFile) -> Result<(), String> {
-    let body = toml::to_string(content).map_err(|e| e.to_string())?;
+    let body = text_of(content)?;
     let name = path.file_name().ok_or("not a file name")?.to_string_lossy();
     let draft = Draft(folder.join(format!(".{name}.{}.new", std::process::id())));
     let write = || -> std::io::Result<()> {
         let mut out = private(&draft.0)?;
         keep_access(path, &out)?;
-        out.write_all(HEADER.as_bytes())?;
         out.write_all(body.as_bytes())?;
         out.sync_all()?;
         std::fs::rename(&draft.0, path)?;

@@ -222,17 +222,22 @@ pub(super) fn parse(text: &str) -> Result<KeyFile, String> {
         let line = e.span().map_or(1, |span| {
             1 + text.as_bytes().iter().take(span.start).filter(|&&b| b == b'\n').count()
         });
-        // Unknown names stand in it as the file has them.
-        format!("line {line}: {}", one_line(&without_quotes(e.message())))
+        format!("line {line}: {}", one_line(&without_text(e.message())))
     })?;
     check(&file)?;
     Ok(file)
 }
 
-/// Serde repeats bad values in double quotes; one of them may be a secret in the wrong place.
-fn without_quotes(message: &str) -> String {
-    let parts: Vec<&str> = message.split('"').step_by(2).collect();
-    parts.join("\"…\"").lines().next().unwrap_or_default().to_owned()
+/// Serde repeats wrong values in double quotes and unknown names in backticks; one of them may be a secret
+/// in the wrong place, and have quotes of its own. What is expected, or is missing, are our own words.
+fn without_text(message: &str) -> String {
+    let expected = message.rfind(", expected ").unwrap_or(message.len());
+    let ours = message.starts_with("missing field ");
+    let shown = match message[..expected].find(['"', '`']) {
+        Some(quote) if !ours => format!("{}…{}", &message[..quote], &message[expected..]),
+        _ => message.to_owned(),
+    };
+    shown.lines().next().unwrap_or_default().to_owned()
 }
 
 pub(super) fn check(file: &KeyFile) -> Result<(), String> {

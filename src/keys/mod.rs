@@ -13,6 +13,8 @@ use std::path::PathBuf;
 
 use sha2::{Digest as _, Sha256};
 
+#[cfg(feature = "fake-model")]
+pub(crate) use edit::rewritten;
 pub use edit::{NewKey, add, list, revoke};
 pub use file::{Entry, MAX_LIMIT, MAX_PRIORITY, Moment, check_id};
 pub use limits::{Bucket, Level, Limits, Place, Reserved, Short};

@@ -136,10 +136,13 @@ fn a_file_that_everybody_may_read_or_write_is_refused() {
 #[test]
 fn bad_files_are_refused_by_line_without_repeating_them() {
     let good = entry("a", "s", "");
-    let bad: [(String, &str); 20] = [
+    let bad: [(String, &str); 23] = [
         (String::new(), "missing field `keys`"),
         ("keys = [".to_owned(), "line 1"),
         (good.replace("sha256", "sha-canary"), "unknown field"),
+        ("[[keys]]\nsk-canary = 1\n".to_owned(), "unknown field …, expected one of `id`"),
+        ("[[keys]]\n'`sk-canary`, expected ' = 1\n".to_owned(), "unknown field …, expected one"),
+        (entry("a", "s", "rpm = 'a\"sk-canary'"), "invalid type: string …, expected a nonzero"),
         ("[[keys]]\nid = \"a\"\n".to_owned(), "missing field `sha256`"),
         ("[[keys]]\nid = \"a\"\nsha256 = \"sk-canary\"\n".to_owned(), "64 hexadecimal digits"),
         ("[[keys]]\nid = \"a\"\nsha256 = 1\n".to_owned(), "64 hexadecimal digits"),
@@ -151,8 +154,11 @@ fn bad_files_are_refused_by_line_without_repeating_them() {
         (entry("a", "s", "models = []"), "'a': models is empty"),
         (entry("a", "s", "models = [1]"), "line 4"),
         (entry("a", "s", r#"models = ["b\u001b[2J"]"#), "'a': models has a name with control"),
-        (entry("a", "s", r#""b\u001b[2J\tc" = 1"#), "unknown field `b [2J c`"),
-        (entry("a", "s", &format!("\"{}\" = 1", "b".repeat(100_000))), "unknown field `bbb"),
+        (entry("a", "s", r#""b\u001b[2J\tc" = 1"#), "unknown field …, expected one of"),
+        (
+            entry("a", "s", &format!("\"{}\" = 1", "b".repeat(100_000))),
+            "unknown field …, expected one of",
+        ),
         (entry("a", "s", "expires = \"sk-canary\""), "not a date"),
         (entry("a b", "s", ""), "key 1: an id has"),
         (good.clone() + &entry("a", "other", ""), "two keys have the id 'a'"),

@@ -16,6 +16,8 @@ use std::any::Any;
 use std::ops::Range;
 
 use crate::backend::{Batch, BlockId, Slice};
+#[cfg(feature = "fake-model")]
+pub(crate) use open::examine;
 pub use open::{Opened, check_backend, open};
 
 /// What the engine must know of a model.

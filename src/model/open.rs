@@ -58,11 +58,7 @@ fn open_checked(
     let refuse = |reason: String| LoadError::new(path, reason);
     let maker = Maker::choose(backend).map_err(refuse)?;
     let gguf = Gguf::open(path)?;
-    let description = describe(&gguf.metadata, &gguf.tensors, &gguf.unusable)
-        .map_err(|e| refuse(e.to_string()))?;
-    let ends = end_tokens(&gguf.metadata).map_err(|e| refuse(e.to_string()))?;
-    check_vocabulary(&gguf.metadata, &description).map_err(refuse)?;
-    let limits = limits::limits(&description, engine, ends).map_err(refuse)?;
+    let (description, limits) = examine(&gguf, engine)?;
     let file_digest =
         digest(path, gguf.header_bytes).map_err(|e| refuse(format!("cannot be read: {e}")))?;
     let model = maker.load(&description, limits).map_err(|e| refuse(e.to_string()))?;
@@ -75,6 +71,20 @@ fn open_checked(
         load_bytes: gguf.file_bytes,
         metadata: gguf.metadata,
     })
+}
+
+/// What the header alone tells: what the model is, and what it may take up. No weight was read.
+pub(crate) fn examine(
+    gguf: &Gguf,
+    engine: &EngineConfig,
+) -> Result<(Description, Limits), LoadError> {
+    let refuse = |reason: String| LoadError::new(&gguf.path, reason);
+    let description = describe(&gguf.metadata, &gguf.tensors, &gguf.unusable)
+        .map_err(|e| refuse(e.to_string()))?;
+    let ends = end_tokens(&gguf.metadata).map_err(|e| refuse(e.to_string()))?;
+    check_vocabulary(&gguf.metadata, &description).map_err(refuse)?;
+    let limits = limits::limits(&description, engine, ends).map_err(refuse)?;
+    Ok((description, limits))
 }
 
 /// Every token that the tokenizer can make must have a row in the embedding.

@@ -55,6 +55,9 @@ const MASK_ITEMS_MAX: usize = 20_000;
 /// States that are remembered: what a grammar in use may grow by.
 const LEXER_STATES_MAX: usize = 20_000;
 
+/// Longest reason for a refusal.
+const REASON_CHARS_MAX: usize = 400;
+
 /// What an answer is to be.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Source {
@@ -94,6 +97,21 @@ pub enum GrammarError {
     /// Our fault.
     #[error("compiling a grammar failed")]
     Internal,
+}
+
+impl GrammarError {
+    /// As one line of bounded length, whatever of the client's own words it repeats. The beginning of a
+    /// long reason says what is wrong, its end where.
+    fn in_a_line(self) -> Self {
+        let Self::Refused(reason) = self else { return self };
+        let mut line: Vec<char> =
+            reason.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        if line.len() > REASON_CHARS_MAX {
+            let half = REASON_CHARS_MAX / 2;
+            line.splice(half..line.len() - half, ['…']);
+        }
+        Self::Refused(line.into_iter().collect())
+    }
 }
 
 /// The compiler of one model's grammars, with what it compiled last. Cheap to clone.
@@ -157,7 +175,8 @@ impl Grammars {
                 .map_err(|_| GrammarError::Internal)?
                 .join()
                 .map_err(|_| GrammarError::Internal)?
-        })?;
+        });
+        let grammar = grammar.map_err(GrammarError::in_a_line)?;
         let grammar = Arc::new(grammar);
         self.cache().insert(cache::key(source), &grammar);
         Ok(grammar)

@@ -161,6 +161,22 @@ fn what_is_not_followed_is_refused_by_name() {
 }
 
 #[test]
+fn refusals_are_a_line_whatever_they_repeat() {
+    let long = "x".repeat(5_000);
+    for source in [
+        Source::Lark("\u{7f}tart: t\nt[stop=\"x\"]: /a/\n".to_owned()),
+        Source::Regex("(\n\u{1b}[2J".to_owned()),
+        Source::Regex(format!("({long}")),
+        schema(json!({"properties": {"a\r\n\u{1b}": {"foo": 1}}})),
+        schema(json!({"properties": {long: {"foo": 1}}})),
+    ] {
+        let reason = compile(&source).map(|_| ()).unwrap_err();
+        assert!(!reason.chars().any(char::is_control), "{reason:?}");
+        assert!(reason.chars().count() < 500, "{reason}");
+    }
+}
+
+#[test]
 fn parts_come_in_order_and_as_often_as_they_may() {
     let call = |name: &str| {
         json!({"type": "object", "properties": {"name": {"const": name},

@@ -36,7 +36,8 @@ pub(super) async fn prepare(
     if is_large { large::run(work).await? } else { body::blocking(work).await? }
 }
 
-fn prepare_here(
+/// [`prepare`] on this thread.
+pub(super) fn prepare_here(
     checked: &Checked,
     setting: &Setting,
     seed: u64,

@@ -73,3 +73,26 @@ async fn complete(call: Call<'_>, fields: Fields) -> Result<Response, ApiError> 
     let wire = Chat::new(prepared.rules.clone(), Arc::new(calls), legacy, (choices, random()?));
     call.answer(terms, prepared, wire).await
 }
+
+/// A body on its way to the engine, without a server, on this thread; no grammar is compiled.
+#[cfg(feature = "fake-model")]
+pub(crate) fn prepare(
+    body: &[u8],
+    text: &crate::text::Text,
+    max_model_len: usize,
+) -> Result<super::generation::prepare::Prepared, ApiError> {
+    let limits = crate::config::RequestLimits::default();
+    let default_max_tokens = max_model_len / 4;
+    let fields = super::json::parse(body, KNOWN)?;
+    let bounds = Bounds { vocab: text.vocab(), limits };
+    let mut checked = validate(&fields, bounds, default_max_tokens)?;
+    let wanted = calls::grammar::wanted(&checked.conversation.tools, checked.shared.wanted.take())?;
+    let setting = Setting {
+        text: text.clone(),
+        grammar: None,
+        calls_only_in_tags: wanted.is_some(),
+        max_model_len,
+        default_max_tokens,
+    };
+    convert::prepare_here(&checked, &setting, 0).map(|(prepared, _)| prepared)
+}

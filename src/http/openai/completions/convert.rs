@@ -36,30 +36,36 @@ pub(super) async fn prepare(
     seed: u64,
 ) -> Result<Prepared, ApiError> {
     let place = place(&checked, &setting);
-    let work = move || {
-        let prompts = tokenise(&checked, &setting)?;
-        let mut checked = checked;
-        if checked.suffix.is_some() && !checked.shared.sampling.ignore_end {
-            checked.shared.sampling.stop_tokens.extend(setting.text.gap_ends());
-        }
-        let plan = Plan {
-            shared: &checked.shared,
-            text: &setting.text,
-            grammar: setting.grammar.as_deref(),
-            max_model_len: setting.max_model_len,
-            max_tokens: (checked.max_tokens, DEFAULT_MAX_TOKENS),
-            candidates: checked.best_of,
-            echo: checked.echo,
-            seed,
-            param: "prompt",
-        };
-        plan.prepare(prompts)
-    };
+    let work = move || prepare_here(checked, &setting, seed);
     match place {
         Place::Here => work(),
         Place::Aside => body::blocking(work).await?,
         Place::InLine => large::run(work).await?,
     }
+}
+
+/// [`prepare`] on this thread.
+pub(super) fn prepare_here(
+    mut checked: Checked,
+    setting: &Setting,
+    seed: u64,
+) -> Result<Prepared, ApiError> {
+    let prompts = tokenise(&checked, setting)?;
+    if checked.suffix.is_some() && !checked.shared.sampling.ignore_end {
+        checked.shared.sampling.stop_tokens.extend(setting.text.gap_ends());
+    }
+    let plan = Plan {
+        shared: &checked.shared,
+        text: &setting.text,
+        grammar: setting.grammar.as_deref(),
+        max_model_len: setting.max_model_len,
+        max_tokens: (checked.max_tokens, DEFAULT_MAX_TOKENS),
+        candidates: checked.best_of,
+        echo: checked.echo,
+        seed,
+        param: "prompt",
+    };
+    plan.prepare(prompts)
 }
 
 fn place(checked: &Checked, setting: &Setting) -> Place {

@@ -60,3 +60,18 @@ async fn complete(call: Call<'_>, fields: Fields) -> Result<Response, ApiError> 
     let wire = Completions { rules: prepared.rules.clone() };
     call.answer(terms, prepared, wire).await
 }
+
+/// A body on its way to the engine, without a server, on this thread; no grammar is compiled.
+#[cfg(feature = "fake-model")]
+pub(crate) fn prepare(
+    body: &[u8],
+    text: &crate::text::Text,
+    max_model_len: usize,
+) -> Result<super::generation::prepare::Prepared, ApiError> {
+    let limits = crate::config::RequestLimits::default();
+    let fields = super::json::parse(body, KNOWN)?;
+    let checked = validate(fields, Bounds { vocab: text.vocab(), limits })?;
+    let text = text.clone();
+    let setting = Setting { text, grammar: None, max_model_len, instruct: true };
+    convert::prepare_here(checked, &setting, 0)
+}
