@@ -15,8 +15,8 @@ use candle_core::{DType, Device, Tensor};
 use candle_nn::ops;
 
 use super::{
-    Activation, Attention, Backend, BackendError, Batch, GatedMlp, KvDtype, LogitRows, Norm,
-    Reserve, Rope, TensorSource,
+    Activation, Attention, Backend, BackendError, Batch, GatedMlp, KvDtype, LogitMap, LogitRows,
+    Norm, Post, Reserve, Rope, TensorSource,
 };
 use cache::{Cache, Span};
 use rotary::Rotary;
@@ -117,13 +117,13 @@ impl CandleBackend {
     }
 
     /// `x += post(y)`
-    fn add(&mut self, y: &Tensor, post: Option<Norm<'_, Tensor>>) -> Result<()> {
+    fn add(&mut self, y: &Tensor, post: Post<'_, Tensor>) -> Result<()> {
         let x = filled(self.step.x.as_ref(), "x")?;
-        let sum = match post {
-            Some(post) => Self::norm(y, post).and_then(|y| x + y),
-            None => x + y,
+        let sum = || {
+            let y = post.norm.map_or(Ok(y.clone()), |norm| Self::norm(y, norm))?;
+            x + if post.scale == 1.0 { y } else { y.affine(post.scale.into(), 0.0)? }
         };
-        self.step.x = Some(sum.map_err(failed)?);
+        self.step.x = Some(sum().map_err(failed)?);
         Ok(())
     }
 }
@@ -243,7 +243,7 @@ impl Backend for CandleBackend {
         Ok(())
     }
 
-    fn project_add(&mut self, w: &Linear, post: Option<Norm<'_, Tensor>>) -> Result<()> {
+    fn project_add(&mut self, w: &Linear, post: Post<'_, Tensor>) -> Result<()> {
         let y = w.forward(filled(self.step.attn.as_ref(), "attn")?).map_err(failed)?;
         self.add(&y, post)
     }
@@ -278,14 +278,21 @@ impl Backend for CandleBackend {
         Ok(())
     }
 
-    fn logits(&mut self, norm: Norm<'_, Tensor>, head: &Linear) -> Result<&[f32]> {
+    fn logits(&mut self, norm: Norm<'_, Tensor>, head: &Linear, map: LogitMap) -> Result<&[f32]> {
         self.logits.clear();
         if !self.step.logit_rows.is_empty() {
             let x = filled(self.step.x.as_ref(), "x")?;
             let compute = || {
                 let rows = Tensor::new(&self.step.logit_rows[..], &self.device)?;
                 let x = Self::norm(&x.index_select(&rows, 0)?, norm)?;
-                head.forward(&x)?.flatten_all()?.to_vec1::<f32>()
+                let mut logits = head.forward(&x)?;
+                if map.scale != 1.0 {
+                    logits = logits.affine(map.scale.into(), 0.0)?;
+                }
+                if let Some(cap) = map.softcap.map(f64::from) {
+                    logits = ((logits / cap)?.tanh()? * cap)?;
+                }
+                logits.flatten_all()?.to_vec1::<f32>()
             };
             self.logits = compute().map_err(failed)?;
         }

@@ -140,7 +140,7 @@ pub enum RopePairs {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rope {
     pub pairs: RopePairs,
-    /// Rotated elements a head; the rest pass through.
+    /// Rotated elements a head; the rest pass through. 0: a layer that knows no positions.
     pub dims: usize,
     /// `1 / base^(2i / dims)` for pair i, already scaled as the model wants: `dims / 2` long.
     pub inv_freq: Vec<f32>,
@@ -238,6 +238,33 @@ impl<V> Clone for Norm<'_, V> {
 
 impl<V> Copy for Norm<'_, V> {}
 
+/// What becomes of a block's result before the stream takes it up.
+#[derive(Debug)]
+pub struct Post<'a, V> {
+    /// For families that have one.
+    pub norm: Option<Norm<'a, V>>,
+    /// Multiplies it; 1 for most.
+    pub scale: f32,
+}
+
+// By hand, as for [`Norm`].
+impl<V> Clone for Post<'_, V> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<V> Copy for Post<'_, V> {}
+
+/// What becomes of logits as the head gives them.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LogitMap {
+    /// Multiplies them; 1 for most.
+    pub scale: f32,
+    /// Then `cap * tanh(logit / cap)`, for families that soft-cap.
+    pub softcap: Option<f32>,
+}
+
 /// The norms of each head of q and of k, for families that have them.
 pub type QkNorm<'a, V> = (Norm<'a, V>, Norm<'a, V>);
 
@@ -297,11 +324,11 @@ pub trait Backend: Send + Sync + 'static {
     ) -> Result<(), BackendError>;
     /// `attn = softmax(q k) v` over each row's own sequence, causal.
     fn attention(&mut self, attention: Attention) -> Result<(), BackendError>;
-    /// `x += post(attn W)`, where `post` is a norm for families that have one, else nothing.
+    /// `x += post(attn W)`
     fn project_add(
         &mut self,
         w: &Self::Linear,
-        post: Option<Norm<'_, Self::Vector>>,
+        post: Post<'_, Self::Vector>,
     ) -> Result<(), BackendError>;
     /// `x += post(down(act(gate(norm(x))) * up(norm(x))))`; `gate_up` holds gate and up stacked.
     fn gated_mlp_add(&mut self, mlp: GatedMlp<'_, Self>) -> Result<(), BackendError>
@@ -311,11 +338,12 @@ pub trait Backend: Send + Sync + 'static {
     fn keep(&mut self) -> Result<(), BackendError>;
     /// `x` as it was kept, instead of [`Self::embed`]: for the rows that it was kept of.
     fn resume(&mut self) -> Result<(), BackendError>;
-    /// `norm(x) W` for the rows that asked for it, in order: `logit_rows x vocab`, row-major.
+    /// `map(norm(x) W)` for the rows that asked for it, in order: `logit_rows x vocab`, row-major.
     fn logits(
         &mut self,
         norm: Norm<'_, Self::Vector>,
         head: &Self::Linear,
+        map: LogitMap,
     ) -> Result<&[f32], BackendError>;
 
     /// Makes the backend usable again after a panic inside a step (a poisoned pool, half-written
@@ -332,7 +360,7 @@ pub struct GatedMlp<'a, B: Backend> {
     pub gate_up: &'a B::Linear,
     pub down: &'a B::Linear,
     pub activation: Activation,
-    pub post: Option<Norm<'a, B::Vector>>,
+    pub post: Post<'a, B::Vector>,
 }
 
 /// What [`Backend::reserve`] makes room for.

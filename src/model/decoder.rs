@@ -1,10 +1,6 @@
 //! One decoder for all architectures and backends: a [`Description`] says what to load, the
 //! [`Backend`] computes. A step is `begin`, `embed`, the layers, `logits`.
 
-fn norm<V>(weight: &V, eps: f32) -> Norm<'_, V> {
-    Norm { weight, eps }
-}
-
 #[cfg(test)]
 mod tests;
 mod weights;
@@ -18,7 +14,7 @@ use super::arch::Description;
 use super::{Logits, Model, ModelSpec, Part, StepError};
 use crate::backend::{
     Activation, Attention, BLOCK_TOKENS, Backend, BackendError, Batch, BlockType, GatedMlp,
-    KvDtype, Norm, Reserve, Rope, Shape, TensorSource,
+    KvDtype, LogitMap, Norm, Post, Reserve, Rope, Shape, TensorSource,
 };
 
 /// What the engine asked for, within which a [`Decoder`] will stay.
@@ -46,6 +42,9 @@ pub struct Decoder<B: Backend> {
     eps: f32,
     embed_scale: f32,
     attention_scale: f32,
+    attention_cap: Option<f32>,
+    residual_scale: f32,
+    logit_map: LogitMap,
     activation: Activation,
     ropes: Vec<Rope>,
     embedding: B::Linear,
@@ -106,6 +105,9 @@ impl<B: Backend> Decoder<B> {
             eps: d.eps,
             embed_scale: d.embed_scale,
             attention_scale: d.attention_scale,
+            attention_cap: d.attention_cap,
+            residual_scale: d.residual_scale,
+            logit_map: d.logit_map,
             activation: d.activation,
             ropes,
             embedding,
@@ -144,13 +146,13 @@ impl<B: Backend> Decoder<B> {
         self.backend.embed(&self.embedding, self.embed_scale)?;
         self.pass(0..self.layers.len())?;
         let head = self.head.as_ref().unwrap_or(&self.embedding);
-        self.backend.logits(norm(&self.final_norm, self.eps), head)
+        self.backend.logits(norm(&self.final_norm, self.eps), head, self.logit_map)
     }
 
     /// The rows of the step go through these layers.
     fn pass(&mut self, range: Range<usize>) -> Result<(), BackendError> {
-        let Self { backend, eps, ropes, layers, .. } = self;
-        let eps = *eps;
+        let Self { backend, eps, ropes, layers, residual_scale, .. } = self;
+        let (eps, scale) = (*eps, *residual_scale);
         for (index, layer) in layers.iter().enumerate().take(range.end).skip(range.start) {
             let qkv_norm = norm(&layer.attention_norm, eps);
             backend.norm_qkv(qkv_norm, &layer.qkv, layer.qkv_bias.as_ref())?;
@@ -160,16 +162,16 @@ impl<B: Backend> Decoder<B> {
                 layer: index,
                 scale: self.attention_scale,
                 window: layer.window,
-                softcap: None,
+                softcap: self.attention_cap,
             })?;
-            let post = layer.post_attention_norm.as_ref().map(|w| norm(w, eps));
-            backend.project_add(&layer.output, post)?;
+            backend
+                .project_add(&layer.output, post(layer.post_attention_norm.as_ref(), eps, scale))?;
             backend.gated_mlp_add(GatedMlp {
                 norm: norm(&layer.mlp_norm, eps),
                 gate_up: &layer.gate_up,
                 down: &layer.down,
                 activation: self.activation,
-                post: layer.post_mlp_norm.as_ref().map(|w| norm(w, eps)),
+                post: post(layer.post_mlp_norm.as_ref(), eps, scale),
             })?;
         }
         Ok(())
@@ -229,6 +231,14 @@ impl<B: Backend> Model for Decoder<B> {
     fn kv_block_bytes(&self) -> usize {
         self.kv_block_bytes
     }
+}
+
+fn norm<V>(weight: &V, eps: f32) -> Norm<'_, V> {
+    Norm { weight, eps }
+}
+
+fn post<V>(weight: Option<&V>, eps: f32, scale: f32) -> Post<'_, V> {
+    Post { norm: weight.map(|w| norm(w, eps)), scale }
 }
 
 /// Divides frequencies by the factors that a Llama 3 file carries: long wavelengths are stretched.

@@ -36,6 +36,9 @@ impl Rotary {
 /// Turns `x`, `[rows, heads, head_dim]`.
 pub(super) fn apply(x: &Tensor, rope: &Rope, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
     let (rows, heads, d) = x.dims3()?;
+    if rope.dims == 0 {
+        return Ok(x.clone());
+    }
     // Each row is a batch of its own with one position, so that rows need not follow each other.
     let turn = |x: &Tensor| {
         let x = x.contiguous()?.reshape((rows, heads, 1, rope.dims))?;

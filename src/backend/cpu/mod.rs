@@ -38,7 +38,8 @@ use self::gemm::{Kernels, Tier};
 pub use self::pack::Packed;
 use self::pool::Pool;
 use crate::backend::{
-    Attention, Backend, BackendError, Batch, GatedMlp, Norm, Reserve, Rope, TensorSource,
+    Attention, Backend, BackendError, Batch, GatedMlp, LogitMap, Norm, Post, Reserve, Rope,
+    TensorSource,
 };
 use crate::config;
 
@@ -197,11 +198,7 @@ impl Backend for CpuBackend {
         Ok(())
     }
 
-    fn project_add(
-        &mut self,
-        w: &Packed,
-        post: Option<Norm<'_, Vec<f32>>>,
-    ) -> Result<(), BackendError> {
+    fn project_add(&mut self, w: &Packed, post: Post<'_, Vec<f32>>) -> Result<(), BackendError> {
         let (crew, machine) = self.machine()?;
         machine.project_add(crew, w, post);
         Ok(())
@@ -225,9 +222,14 @@ impl Backend for CpuBackend {
         is_kept.then_some(()).ok_or_else(|| BackendError::Device("these rows were not kept".into()))
     }
 
-    fn logits(&mut self, norm: Norm<'_, Vec<f32>>, head: &Packed) -> Result<&[f32], BackendError> {
+    fn logits(
+        &mut self,
+        norm: Norm<'_, Vec<f32>>,
+        head: &Packed,
+        map: LogitMap,
+    ) -> Result<&[f32], BackendError> {
         let (crew, machine) = self.machine()?;
-        Ok(machine.logits(crew, norm, head))
+        Ok(machine.logits(crew, norm, head, map))
     }
 
     fn recover(&mut self) {

@@ -8,7 +8,7 @@ use super::gemm::Tier;
 use super::kv::{Element, LayerView};
 use super::lanes::{Lanes, Portable};
 use super::rows;
-use crate::backend::{Activation, Attention, BlockId, RopePairs};
+use crate::backend::{Activation, Attention, BlockId, LogitMap, RopePairs};
 
 /// Row and attention kernels of one tier.
 ///
@@ -18,8 +18,12 @@ use crate::backend::{Activation, Attention, BlockId, RopePairs};
 pub(super) struct Ops {
     /// `out = norm(x) * weight`
     pub(super) rms_norm: unsafe fn(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]),
-    /// `x += norm(y) * weight`
-    pub(super) add_rms_norm: unsafe fn(x: &mut [f32], y: &[f32], weight: &[f32], eps: f32),
+    /// `x += norm(y) * weight * times`
+    pub(super) add_rms_norm:
+        unsafe fn(x: &mut [f32], y: &[f32], weight: &[f32], eps: f32, times: f32),
+    /// `x += y * scale`
+    pub(super) add_scaled: unsafe fn(x: &mut [f32], y: &[f32], scale: f32),
+    pub(super) map_logits: unsafe fn(logits: &mut [f32], map: LogitMap),
     /// `out = act(gate) * up`
     pub(super) gate: unsafe fn(gate_up: &[f32], activation: Activation, out: &mut [f32]),
     pub(super) f16: KvOps<f16>,
@@ -153,8 +157,22 @@ macro_rules! tier {
                 rows::rms_norm::<$lanes>(x, weight, eps, out);
             }
             $(#[target_feature(enable = $features)])?
-            unsafe fn add_rms_norm(x: &mut [f32], y: &[f32], weight: &[f32], eps: f32) {
-                rows::add_rms_norm::<$lanes>(x, y, weight, eps);
+            unsafe fn add_rms_norm(
+                x: &mut [f32],
+                y: &[f32],
+                weight: &[f32],
+                eps: f32,
+                times: f32,
+            ) {
+                rows::add_rms_norm::<$lanes>(x, y, weight, eps, times);
+            }
+            $(#[target_feature(enable = $features)])?
+            unsafe fn add_scaled(x: &mut [f32], y: &[f32], scale: f32) {
+                rows::add_scaled::<$lanes>(x, y, scale);
+            }
+            $(#[target_feature(enable = $features)])?
+            unsafe fn map_logits(logits: &mut [f32], map: LogitMap) {
+                rows::map_logits::<$lanes>(logits, map);
             }
             $(#[target_feature(enable = $features)])?
             unsafe fn gate(gate_up: &[f32], activation: Activation, out: &mut [f32]) {
@@ -163,6 +181,8 @@ macro_rules! tier {
             pub(super) const OPS: Ops = Ops {
                 rms_norm,
                 add_rms_norm,
+                add_scaled,
+                map_logits,
                 gate,
                 f16: half_floats::OPS,
                 f32: floats::OPS,

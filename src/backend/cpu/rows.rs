@@ -2,7 +2,7 @@
 //! that row alone.
 
 use super::lanes::{LANES, Lanes, exp, sigmoid};
-use crate::backend::{Activation, RopePairs};
+use crate::backend::{Activation, LogitMap, RopePairs};
 
 /// `out = x / sqrt(mean(x^2) + eps) * weight`, all of one length, a multiple of 16.
 #[inline(always)]
@@ -19,12 +19,18 @@ pub(super) fn rms_norm<L: Lanes>(x: &[f32], weight: &[f32], eps: f32, out: &mut 
     }
 }
 
-/// `x += norm(y)`
+/// `x += norm(y) * times`
 #[inline(always)]
-pub(super) fn add_rms_norm<L: Lanes>(x: &mut [f32], y: &[f32], weight: &[f32], eps: f32) {
+pub(super) fn add_rms_norm<L: Lanes>(
+    x: &mut [f32],
+    y: &[f32],
+    weight: &[f32],
+    eps: f32,
+    times: f32,
+) {
     let n = x.len();
     assert!(n.is_multiple_of(LANES) && weight.len() == n && y.len() == n);
-    let scale = L::splat(rms_scale::<L>(y, eps));
+    let scale = L::splat(rms_scale::<L>(y, eps) * times);
     for i in (0..n).step_by(LANES) {
         // SAFETY: `i + 16 <= n`, the length of all three.
         unsafe {
@@ -32,6 +38,39 @@ pub(super) fn add_rms_norm<L: Lanes>(x: &mut [f32], y: &[f32], weight: &[f32], e
             L::load(x.as_ptr().add(i)).add(y).store(x.as_mut_ptr().add(i));
         }
     }
+}
+
+/// `x += y * scale`
+#[inline(always)]
+pub(super) fn add_scaled<L: Lanes>(x: &mut [f32], y: &[f32], scale: f32) {
+    let n = x.len();
+    assert!(n.is_multiple_of(LANES) && y.len() == n);
+    for i in (0..n).step_by(LANES) {
+        // SAFETY: `i + 16 <= n`, the length of both.
+        unsafe {
+            let y = L::load(y.as_ptr().add(i)).mul(L::splat(scale));
+            L::load(x.as_ptr().add(i)).add(y).store(x.as_mut_ptr().add(i));
+        }
+    }
+}
+
+/// In place, for one row. A vocabulary need not be a multiple of 16.
+#[inline(always)]
+pub(super) fn map_logits<L: Lanes>(logits: &mut [f32], map: LogitMap) {
+    let mapped = |x: L| {
+        let x = x.mul(L::splat(map.scale));
+        map.softcap.map_or(x, |cap| soft_cap(x, cap))
+    };
+    let (whole, rest) = logits.as_chunks_mut::<LANES>();
+    for chunk in whole {
+        // SAFETY: a chunk has 16 floats.
+        unsafe { mapped(L::load(chunk.as_ptr())).store(chunk.as_mut_ptr()) };
+    }
+    let mut last = [0.0; LANES];
+    last[..rest.len()].copy_from_slice(rest);
+    // SAFETY: the array has 16 floats.
+    unsafe { mapped(L::load(last.as_ptr())).store(last.as_mut_ptr()) };
+    rest.copy_from_slice(&last[..rest.len()]);
 }
 
 /// In place, for one head of q or k.
@@ -154,8 +193,14 @@ mod tests {
         rms_norm_in_place::<Portable>(&mut in_place, &w, 1e-3);
         assert_eq!(in_place, out);
         let mut stream = vec![2.0; 64];
-        add_rms_norm::<Portable>(&mut stream, &x, &w, 1e-3);
+        add_rms_norm::<Portable>(&mut stream, &x, &w, 1e-3, 1.0);
         close(&stream, want.iter().map(|x| 2.0 + x));
+        let mut stream = vec![2.0; 64];
+        add_rms_norm::<Portable>(&mut stream, &x, &w, 1e-3, 0.25);
+        close(&stream, want.iter().map(|x| 2.0 + x * 0.25));
+        let mut stream = vec![2.0; 64];
+        add_scaled::<Portable>(&mut stream, &x, 0.25);
+        close(&stream, x.iter().map(|x| 2.0 + f64::from(*x) * 0.25));
     }
 
     #[test]
@@ -185,5 +230,17 @@ mod tests {
         close(&out, ramp(64).iter().map(|x| 2.0 * gelu(f64::from(*x))));
         let capped = soft_cap(<Portable>::splat(7.0), 5.0).to_array();
         close(&capped, std::iter::repeat_n(5.0 * (1.4_f64).tanh(), 16));
+    }
+
+    #[test]
+    fn logits_are_scaled_then_capped_to_the_last() {
+        for n in [1, 15, 16, 40] {
+            let mut logits = ramp(n);
+            map_logits::<Portable>(&mut logits, LogitMap { scale: 3.0, softcap: Some(2.0) });
+            close(&logits, ramp(n).iter().map(|x| 2.0 * (1.5 * f64::from(*x)).tanh()));
+            let mut logits = ramp(n);
+            map_logits::<Portable>(&mut logits, LogitMap { scale: 3.0, softcap: None });
+            close(&logits, ramp(n).iter().map(|x| 3.0 * f64::from(*x)));
+        }
     }
 }

@@ -8,7 +8,7 @@ use super::pack::Packed;
 use super::plan::Plan;
 use super::registers::{Shared, qkv_width};
 use super::{CpuBackend, Crew, Machine, attention};
-use crate::backend::{Attention, GatedMlp, KvDtype, Norm, Rope};
+use crate::backend::{Attention, GatedMlp, KvDtype, LogitMap, Norm, Post, Rope};
 
 /// Elements of work that are worth waking another thread for.
 const WORTH_SHARING: usize = 1 << 13;
@@ -196,12 +196,7 @@ impl Machine {
         });
     }
 
-    pub(super) fn project_add(
-        &mut self,
-        mut crew: Crew<'_>,
-        w: &Packed,
-        post: Option<VectorNorm<'_>>,
-    ) {
+    pub(super) fn project_add(&mut self, mut crew: Crew<'_>, w: &Packed, post: Post<'_, Vec<f32>>) {
         let rows = self.plan.rows();
         let r = &mut self.registers;
         let width = r.shape.heads * r.shape.head_dim;
@@ -215,18 +210,18 @@ impl Machine {
     }
 
     /// `x += post(input W)`
-    fn product_add(&mut self, mut crew: Crew<'_>, w: &Packed, post: Option<VectorNorm<'_>>) {
+    fn product_add(&mut self, mut crew: Crew<'_>, w: &Packed, post: Post<'_, Vec<f32>>) {
         let rows = self.plan.rows();
         let r = &mut self.registers;
         let hidden = r.shape.hidden;
-        let Some(post) = post else {
+        if post.norm.is_none() && post.scale == 1.0 {
             crew.multiply(
                 w,
                 &r.input.rows(rows),
                 Output { out: &mut r.x, stride: hidden, add: true },
             );
             return;
-        };
+        }
         crew.multiply(
             w,
             &r.input.rows(rows),
@@ -237,8 +232,11 @@ impl Machine {
         crew.rows(rows, hidden, |row, _| {
             // SAFETY: one call a row, lengths as reserved, a tier that exists.
             unsafe {
-                let delta = &delta[row * hidden..][..hidden];
-                (tier.add_rms_norm)(x.row(row, hidden), delta, post.weight, post.eps);
+                let (x, delta) = (x.row(row, hidden), &delta[row * hidden..][..hidden]);
+                match post.norm {
+                    Some(norm) => (tier.add_rms_norm)(x, delta, norm.weight, norm.eps, post.scale),
+                    None => (tier.add_scaled)(x, delta, post.scale),
+                }
             }
         });
     }
@@ -273,6 +271,7 @@ impl Machine {
         mut crew: Crew<'_>,
         norm: VectorNorm<'_>,
         head: &Packed,
+        map: LogitMap,
     ) -> &[f32] {
         let r = &mut self.registers;
         let (hidden, vocab) = (r.shape.hidden, r.shape.vocab);
@@ -296,6 +295,13 @@ impl Machine {
                 &r.input.rows(wanted.len()),
                 Output { out: &mut r.logits, stride: vocab, add: false },
             );
+        }
+        if map.scale != 1.0 || map.softcap.is_some() {
+            let logits = Shared::new(&mut r.logits);
+            crew.rows(wanted.len(), vocab, |i, _| {
+                // SAFETY: one call a row, a tier that exists.
+                unsafe { (tier.map_logits)(logits.row(i, vocab), map) };
+            });
         }
         crew.pool.rest();
         &r.logits[..wanted.len() * vocab]

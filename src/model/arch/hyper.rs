@@ -12,8 +12,6 @@ const MAX_VOCAB: usize = 1 << 22;
 const MAX_CONTEXT: usize = 1 << 24;
 /// Quantised blocks and activations are 32 wide.
 const WIDTH_UNIT: usize = 32;
-/// Gemma 3 27B scales by hidden size over heads instead of the head's own; its depth tells it apart.
-const GEMMA3_27B_LAYERS: usize = 62;
 
 /// Reads `<architecture>.<key>`.
 pub(super) struct Hyper<'a> {
@@ -53,7 +51,7 @@ impl<'a> Hyper<'a> {
     }
 
     /// A finite number above zero, if the key is there.
-    fn positive_if_any(&self, key: &str) -> Result<Option<f32>, Refused> {
+    pub(super) fn positive_if_any(&self, key: &str) -> Result<Option<f32>, Refused> {
         match self.value(key) {
             None => Ok(None),
             Some(Value::F64(x)) if (*x as f32).is_finite() && (*x as f32) > 0.0 => {
@@ -119,8 +117,8 @@ impl<'a> Hyper<'a> {
         if let Some(scale) = self.positive_if_any("attention.scale")? {
             return Ok(scale);
         }
-        let big_gemma = family.name == "gemma3" && shape.layers == GEMMA3_27B_LAYERS;
-        let d = if big_gemma { shape.hidden / shape.heads } else { shape.head_dim };
+        let is_odd = family.odd_scale_layers == Some(shape.layers);
+        let d = if is_odd { shape.hidden / shape.heads } else { shape.head_dim };
         Ok(1.0 / (d as f32).sqrt())
     }
 
@@ -132,10 +130,24 @@ impl<'a> Hyper<'a> {
         if (index + 1).is_multiple_of(pattern) {
             return Ok(None);
         }
-        self.count("attention.sliding_window", MAX_CONTEXT).map(Some)
+        let key = "attention.sliding_window";
+        let window = self.count_if_any(key, MAX_CONTEXT)?.or(local.window);
+        window.map(Some).ok_or_else(|| self.refused(key, "is missing"))
     }
 
-    /// Rotation of global layers, then that of local ones where the family has them.
+    /// The cap of that name, for families that know caps and files that have them.
+    pub(super) fn cap(&self, family: &Family, key: &str) -> Result<Option<f32>, Refused> {
+        if family.soft_caps { self.positive_if_any(key) } else { Ok(None) }
+    }
+
+    /// The factor of that name, for families that have factors; 1 otherwise.
+    pub(super) fn scale(&self, family: &Family, key: &str) -> Result<f32, Refused> {
+        let given = if family.scales { self.positive_if_any(key)? } else { None };
+        Ok(given.unwrap_or(1.0))
+    }
+
+    /// Rotation of most layers, then that of the local ones, or none for those that know no positions,
+    /// where the family has such.
     pub(super) fn ropes(&self, family: &Family, shape: &Shape) -> Result<Vec<Rope>, Refused> {
         let dims =
             self.count_if_any("rope.dimension_count", MAX_HEAD_DIM)?.unwrap_or(shape.head_dim);
@@ -144,18 +156,22 @@ impl<'a> Hyper<'a> {
         }
         let base = self.positive_if_any("rope.freq_base")?.unwrap_or(10_000.0);
         let factor = self.rope_scaling()?;
-        let rope = |base: f32, factor: f32| Rope {
+        let rope = |base: f32, factor: f32, dims: usize| Rope {
             pairs: family.pairs,
             dims,
             inv_freq: (0..dims / 2)
                 .map(|i| 1.0 / (base.powf((2 * i) as f32 / dims as f32) * factor))
                 .collect(),
         };
-        let mut ropes = vec![rope(base, factor)];
+        let mut ropes = vec![rope(base, factor, dims)];
         if let Some(local) = &family.local {
             // Scaling for long contexts touches the global layers only.
-            let base = self.positive_if_any("rope.freq_base_swa")?.unwrap_or(local.rope_base);
-            ropes.push(rope(base, 1.0));
+            let own = self.positive_if_any("rope.freq_base_swa")?.or(local.rope_base);
+            let (base, factor) = own.map_or((base, factor), |own| (own, 1.0));
+            ropes.push(rope(base, factor, dims));
+        }
+        if family.no_rope_every.is_some() {
+            ropes.push(rope(base, factor, 0));
         }
         // Powers and quotients of finite numbers need not be finite.
         if ropes.iter().flat_map(|rope| &rope.inv_freq).any(|f| !f.is_finite()) {

@@ -1,25 +1,37 @@
 //! What each architecture is: a [`Family`] says in a few lines how it departs from the plain decoder;
 //! [`describe`] joins that with the hyperparameters and tensors of one file, all of them checked.
 
-mod gemma3;
+mod gemma;
+mod granite;
 mod hyper;
 mod llama;
-mod qwen2;
+mod qwen;
+mod smollm3;
 mod tensors;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
 
-use crate::backend::{Activation, Rope, RopePairs, Shape, TensorSource};
+use crate::backend::{Activation, LogitMap, Rope, RopePairs, Shape, TensorSource};
 use crate::model::load::gguf::{Metadata, Value};
 use hyper::Hyper;
 use tensors::Tensors;
 
 /// All architectures that [`describe`] knows.
-const FAMILIES: [&Family; 3] = [&llama::FAMILY, &qwen2::FAMILY, &gemma3::FAMILY];
+const FAMILIES: [&Family; 8] = [
+    &llama::LLAMA,
+    &qwen::QWEN2,
+    &qwen::QWEN3,
+    &gemma::GEMMA,
+    &gemma::GEMMA2,
+    &gemma::GEMMA3,
+    &smollm3::SMOLLM3,
+    &granite::GRANITE,
+];
 
 /// How an architecture departs from the plain pre-norm decoder with grouped queries and a gated MLP.
+#[expect(clippy::struct_excessive_bools, reason = "a family either has a thing or has it not")]
 struct Family {
     /// Value of `general.architecture`, and the prefix of its keys.
     name: &'static str,
@@ -31,8 +43,33 @@ struct Family {
     post_norms: bool,
     activation: Activation,
     embed_scale: EmbedScale,
+    /// Caps of scores and logits, where the file says how high.
+    soft_caps: bool,
+    /// Number of layers of a model whose attention is scaled by hidden size over heads instead of the
+    /// head's own size: the largest of a family, which nothing else in its file tells.
+    odd_scale_layers: Option<usize>,
     local: Option<Local>,
+    /// Every so-manieth layer knows no positions.
+    no_rope_every: Option<usize>,
+    /// What blocks add and logits are multiplied by numbers of the file.
+    scales: bool,
 }
+
+/// Departs from nothing.
+const PLAIN: Family = Family {
+    name: "",
+    pairs: RopePairs::Halves,
+    biases: Biases::None,
+    qk_norm: false,
+    post_norms: false,
+    activation: Activation::Silu,
+    embed_scale: EmbedScale::One,
+    soft_caps: false,
+    odd_scale_layers: None,
+    local: None,
+    no_rope_every: None,
+    scales: false,
+};
 
 /// Whether q, k and v have biases.
 #[derive(PartialEq, Eq)]
@@ -47,14 +84,19 @@ enum EmbedScale {
     One,
     /// The square root of the hidden size.
     RootHidden,
+    /// `embedding_scale`, if the file has it.
+    Given,
 }
 
 /// Layers with a sliding window among global ones.
 struct Local {
     /// Every `pattern`-th layer is global, unless the file says otherwise.
     pattern: usize,
-    /// Base of the rotation of the local layers, unless the file says otherwise.
-    rope_base: f32,
+    /// Base of the rotation of the local layers, unless the file says otherwise; none: that of the
+    /// others.
+    rope_base: Option<f32>,
+    /// The window, where a file need not say.
+    window: Option<usize>,
 }
 
 /// Why a model was refused: one line naming the key or tensor.
@@ -75,6 +117,10 @@ pub struct Description {
     pub embed_scale: f32,
     /// Multiplies q·k.
     pub attention_scale: f32,
+    pub attention_cap: Option<f32>,
+    /// Multiplies what attention and MLP add to the residual stream.
+    pub residual_scale: f32,
+    pub logit_map: LogitMap,
     pub activation: Activation,
     /// Rotations that layers refer to by index.
     pub ropes: Vec<Rope>,
@@ -138,8 +184,15 @@ pub fn describe(
         embed_scale: match family.embed_scale {
             EmbedScale::One => 1.0,
             EmbedScale::RootHidden => (shape.hidden as f32).sqrt(),
+            EmbedScale::Given => hyper.positive_if_any("embedding_scale")?.unwrap_or(1.0),
         },
         attention_scale: hyper.attention_scale(family, &shape)?,
+        attention_cap: hyper.cap(family, "attn_logit_softcapping")?,
+        residual_scale: hyper.scale(family, "residual_scale")?,
+        logit_map: LogitMap {
+            scale: 1.0 / hyper.scale(family, "logit_scale")?,
+            softcap: hyper.cap(family, "final_logit_softcapping")?,
+        },
         activation: family.activation,
         ropes,
         rope_factors,
@@ -181,8 +234,9 @@ fn layer(
     let post = |tensors: &mut Tensors<'_>, part: &str| {
         family.post_norms.then(|| tensors.vector(&name(part), h)).transpose()
     };
+    let knows_no_positions = family.no_rope_every.is_some_and(|n| (index + 1).is_multiple_of(n));
     Ok(LayerDescription {
-        rope: usize::from(window.is_some()),
+        rope: usize::from(window.is_some() || knows_no_positions),
         window,
         attention_norm: tensors.vector(&name("attn_norm.weight"), h)?,
         qkv: [

@@ -69,9 +69,11 @@ fn model(arch: &str) -> (Metadata, Tensors) {
             add("attn_k.bias", 1, kv);
             add("attn_v.bias", 1, kv);
         }
-        if arch == "gemma3" {
+        if matches!(arch, "qwen3" | "gemma3") {
             add("attn_q_norm.weight", 1, HEAD_DIM);
             add("attn_k_norm.weight", 1, HEAD_DIM);
+        }
+        if matches!(arch, "gemma2" | "gemma3") {
             add("post_attention_norm.weight", 1, HIDDEN);
             add("post_ffw_norm.weight", 1, HIDDEN);
         }
@@ -105,6 +107,52 @@ fn each_family_is_what_its_papers_say() {
     assert!(gemma.ropes[0].inv_freq[1] < gemma.ropes[1].inv_freq[1], "global turns slower");
 }
 
+fn described(meta: &Metadata, t: &Tensors) -> Description {
+    describe(meta, t, &BTreeMap::new()).unwrap()
+}
+
+#[test]
+fn what_later_families_add_is_in_their_descriptions() {
+    let (meta, t) = model("qwen3");
+    assert!(described(&meta, &t).layers.iter().all(|l| l.qk_norm.is_some()));
+    let (mut meta, t) = model("gemma2");
+    let gemma = described(&meta, &t);
+    assert_eq!((gemma.attention_cap, gemma.logit_map.softcap), (None, None));
+    assert_eq!(gemma.layers.iter().filter(|l| l.window == Some(512)).count(), 6);
+    assert_eq!(gemma.ropes[0], gemma.ropes[1], "both kinds of layers turn alike");
+    for (key, value) in [("attn_logit_softcapping", 50.0), ("final_logit_softcapping", 30.0)] {
+        meta.values.insert(format!("gemma2.{key}"), Value::F64(value));
+    }
+    meta.values.remove("gemma2.attention.sliding_window");
+    let gemma = described(&meta, &t);
+    assert_eq!((gemma.attention_cap, gemma.logit_map.softcap), (Some(50.0), Some(30.0)));
+    assert_eq!(gemma.layers[0].window, Some(4_096));
+    let (meta, t) = model("smollm3");
+    let smollm = described(&meta, &t);
+    let blind: Vec<usize> =
+        (0..12).filter(|&i| smollm.ropes[smollm.layers[i].rope].dims == 0).collect();
+    assert_eq!(blind, [3, 7, 11]);
+}
+
+#[test]
+fn factors_of_the_file_are_taken_by_who_has_them() {
+    let factors = [
+        ("embedding_scale", 12.0),
+        ("residual_scale", 0.25),
+        ("logit_scale", 8.0),
+        ("attention.scale", 0.5),
+    ];
+    let (mut meta, t) = model("granite");
+    for (key, value) in factors {
+        meta.values.insert(format!("granite.{key}"), Value::F64(value));
+    }
+    let granite = described(&meta, &t);
+    let got = [granite.embed_scale, granite.residual_scale, granite.logit_map.scale];
+    assert_eq!((got, granite.attention_scale), ([12.0, 0.25, 0.125], 0.5));
+    meta.values.insert("granite.logit_scale".to_owned(), Value::F64(0.0));
+    assert_eq!(refusal(&meta, &t), "granite.logit_scale is not a positive number");
+}
+
 #[test]
 fn what_a_file_may_add_is_taken() {
     let (mut meta, mut t) = model("llama");
@@ -125,7 +173,7 @@ fn refusals_name_what_is_wrong() {
     let (mut meta, mut t) = model("llama");
     meta.values.insert("general.architecture".to_owned(), Value::String("mamba".to_owned()));
     let said = refusal(&meta, &t);
-    assert!(said.contains("\"mamba\"") && said.contains("llama, qwen2, gemma3"), "{said}");
+    assert!(said.contains("\"mamba\"") && said.contains("llama, qwen2, qwen3, gemma"), "{said}");
     assert!(refusal(&Metadata::default(), &t).starts_with("general.architecture"));
 
     let (meta, _) = model("llama");
@@ -166,7 +214,7 @@ proptest! {
 
     #[test]
     fn hostile_hyperparameters_never_panic(
-        arch in prop::sample::select(vec!["llama", "qwen2", "gemma3"]),
+        arch in prop::sample::select(FAMILIES.map(|f| f.name).to_vec()),
         which in any::<prop::sample::Index>(),
         value in prop_oneof![
             prop::sample::select(vec![0, 1, 2, 3, 31, 33, u64::MAX, u64::MAX / 2, 1 << 32, 1 << 20])
@@ -180,7 +228,9 @@ proptest! {
         ],
         extra in prop::sample::select(vec![
             "rope.dimension_count", "rope.scaling.type", "rope.scaling.factor", "attention.scale",
-            "attention.sliding_window_pattern", "attention.value_length", "rope.freq_base_swa", "none",
+            "attention.sliding_window_pattern", "attention.value_length", "rope.freq_base_swa",
+            "attn_logit_softcapping", "final_logit_softcapping", "embedding_scale", "residual_scale",
+            "logit_scale", "none",
         ]),
     ) {
         let (mut meta, t) = model(arch);

@@ -1,7 +1,8 @@
-//! The decoder with the three real models.
+//! The decoder with the three real models, and with small ones of every family.
 
 mod golden;
 mod invariance;
+mod references;
 mod steps;
 
 use super::{Decoder, Limits};
