@@ -22,6 +22,8 @@ mod lifecycle;
 mod limits;
 mod params;
 mod prefix_cache;
+#[cfg(target_os = "linux")]
+mod proxied;
 mod pull;
 mod raw;
 mod real_model;

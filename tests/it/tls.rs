@@ -21,8 +21,8 @@ fn start(folder: &Path) -> Server {
     certify(folder);
     let server = Server::spawn_with(&[FAKE], |command| {
         command.env("MILLRACE_API_KEY", KEY);
-        command.env("MILLRACE_TLS_CERT", folder.join("cert.pem"));
-        command.env("MILLRACE_TLS_KEY", folder.join("key.pem"));
+        command.env("MILLRACE_SSL_CERTFILE", folder.join("cert.pem"));
+        command.env("MILLRACE_SSL_KEYFILE", folder.join("key.pem"));
     });
     server.wait_ready();
     server
@@ -152,8 +152,8 @@ fn healthcheck_asks_over_tls() {
     let port = server.url("").rsplit(':').next().unwrap().to_owned();
     let mut check = millrace(server.home.path());
     check.arg("healthcheck").env("MILLRACE_PORT", port);
-    check.env("MILLRACE_TLS_CERT", folder.path().join("cert.pem"));
-    check.env("MILLRACE_TLS_KEY", folder.path().join("key.pem"));
+    check.env("MILLRACE_SSL_CERTFILE", folder.path().join("cert.pem"));
+    check.env("MILLRACE_SSL_KEYFILE", folder.path().join("key.pem"));
     assert!(check.status().unwrap().success());
 }
 
