@@ -21,6 +21,11 @@ pub(super) fn check(lark: &str) -> Result<(), &'static str> {
     if bare.contains("%json") {
         return Err("'%json' is not supported: send the schema as 'json'");
     }
+    // What may stand anywhere can be all that may stand somewhere, without an end: llguidance would
+    // then force it for ever, and none of its limits counts what is ignored.
+    if bare.contains("%ignore") {
+        return Err("'%ignore' is not supported: say where blanks may stand, such as with '/ */'");
+    }
     if pattern::nesting(lark) > NESTING_MAX {
         return Err("its brackets are nested too deep");
     }
@@ -64,7 +69,7 @@ mod tests {
     #[test]
     fn what_literals_hold_is_their_own() {
         for fine in [
-            r#"start: "<[1]>" | "\"<b>" | "%json""#,
+            r#"start: "<[1]>" | "\"<b>" | "%json" "%ignore""#,
             r#"start: /<\/?[a-z]+>/ "::=""#,
             "// <html>, it's \"a/b\nstart: \"a\" # <end>\n",
         ] {
@@ -77,6 +82,7 @@ mod tests {
             ("# \"\nstart: <end> \"", "by id or name"),
             ("root ::= \"a\"", "GBNF"),
             ("start: %json {}", "'json'"),
+            ("start: \"a\" b\nb: \"s\" \" y\"\n%ignore / +/\n", "'%ignore'"),
             (" \n", "empty"),
         ] {
             assert!(check(wrong).unwrap_err().contains(says), "{wrong}");
