@@ -171,8 +171,10 @@ test("a conversation goes on, is answered again, and from a token on", async () 
   const more = await send(() => last.locator("text=Continue").click());
   const asked = await decoded(keyless.url, more.prompt);
   assert.ok(asked.includes("Two"), `the conversation: ${JSON.stringify(asked)}`);
-  assert.ok(asked.endsWith(two), `the answer so far: ${JSON.stringify([asked, two])}`);
-  assert.ok((await answers())[1].startsWith(two));
+  // Made-up text may be cut off within a character, which then ends in a mark on one side or in another.
+  const whole = (text) => text.replace(/\uFFFD+$/, "");
+  assert.ok(whole(asked).endsWith(whole(two)), `the answer so far: ${JSON.stringify([asked, two])}`);
+  assert.ok((await answers())[1].startsWith(whole(two)));
   await page.locator(".said").last().hover();
   await page.locator(".said").last().locator("text=Edit").click();
   assert.equal(await page.inputValue("#message"), "Two");
