@@ -1,4 +1,4 @@
-//! The server behind nginx and HAProxy, which must read the same bytes as it does (row 33 of `docs/faults.md`): what one
+//! The server behind nginx and `HAProxy`, which must read the same bytes as it does (row 33 of `docs/faults.md`): what one
 //! takes for the end of a request and the other does not is somebody else's request.
 
 use std::fs;
