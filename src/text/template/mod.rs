@@ -19,17 +19,19 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Value;
 use minijinja::{AutoEscape, Environment, Error, ErrorKind};
 
+use crate::telemetry::one_line;
 pub use json::Json;
 
 /// Instructions (or 64 bytes of memory each) that a rendering may use: some 15,000 messages, or some
 /// 15 MB of text.
 const FUEL: u64 = 1_000_000;
-/// Of the thread that renders. Fuel bounds how deep a template can nest values (about nine units a
-/// level), but dropping them recurses; this is several times what all fuel needs. Frames that are not
-/// optimised are larger.
-const STACK_BYTES: usize = if cfg!(debug_assertions) { 1 << 30 } else { 64 << 20 };
-/// Longest template source.
-const SOURCE_BYTES: usize = 1 << 20;
+/// Of the threads that compile and render. Fuel bounds how deep a template can nest values (about nine
+/// units a level), but dropping them recurses; this is several times what all fuel needs. A chain of
+/// operators is as deep as it is long, which the length of the source bounds: its compiling takes up to
+/// half of a kilobyte a byte. Frames that are not optimised are larger. Only what is used is taken.
+const STACK_BYTES: usize = if cfg!(debug_assertions) { 1 << 30 } else { 128 << 20 };
+/// Longest template source. The longest of a released model has some 30,000 bytes.
+const SOURCE_BYTES: usize = 128 << 10;
 /// Nested calls, loops and macros.
 const RECURSION: usize = 200;
 /// Longest rendered text, whatever the input is.
@@ -122,16 +124,19 @@ const NAME: &str = "chat_template";
 impl Template {
     /// `tokens`: special tokens that templates know by name.
     pub(super) fn new(source: String, tokens: Vec<(&'static str, String)>) -> Self {
-        let environment = if source.len() > SOURCE_BYTES {
-            Err("it is longer than 1 MiB".to_owned())
+        let compiled = if source.len() > SOURCE_BYTES {
+            Err("it is longer than 128 KiB".to_owned())
         } else {
-            compile(source.clone()).map_err(|e| describe(&e))
+            on_deep_stack(|| {
+                let environment = compile(source.clone()).map_err(|e| describe(&e))?;
+                let tools = reads_tools(&environment);
+                Ok((environment, tools))
+            })
+            .unwrap_or_else(Err)
         };
-        let knows = Knows {
-            tools: environment.as_ref().is_ok_and(reads_tools),
-            developer: source.contains("developer"),
-        };
-        Self { source, environment, tokens, knows }
+        let tools = compiled.as_ref().is_ok_and(|(_, tools)| *tools);
+        let knows = Knows { tools, developer: source.contains("developer") };
+        Self { source, environment: compiled.map(|(environment, _)| environment), tokens, knows }
     }
 
     pub(super) fn knows(&self) -> Knows {
@@ -149,15 +154,8 @@ impl Template {
     ) -> Result<String, TemplateError> {
         let environment = self.environment.as_ref();
         let environment = environment.map_err(|e| TemplateError::Failed(e.clone()))?;
-        std::thread::scope(|scope| {
-            std::thread::Builder::new()
-                .name("chat-template".to_owned())
-                .stack_size(STACK_BYTES)
-                .spawn_scoped(scope, || self.render_here(environment, messages, options))
-                .map_err(|e| TemplateError::Failed(format!("no thread to render on: {e}")))?
-                .join()
-                .unwrap_or_else(|_| Err(TemplateError::Failed("rendering panicked".to_owned())))
-        })
+        on_deep_stack(|| self.render_here(environment, messages, options))
+            .unwrap_or_else(|reason| Err(TemplateError::Failed(reason)))
     }
 
     fn render_here(
@@ -200,6 +198,19 @@ impl Template {
     }
 }
 
+/// Does what recurses as deep as a template says.
+fn on_deep_stack<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, String> {
+    std::thread::scope(|scope| {
+        std::thread::Builder::new()
+            .name("chat-template".to_owned())
+            .stack_size(STACK_BYTES)
+            .spawn_scoped(scope, work)
+            .map_err(|e| format!("there is no thread for it: {e}"))?
+            .join()
+            .map_err(|_| "it panicked".to_owned())
+    })
+}
+
 fn reads_tools(environment: &Environment<'static>) -> bool {
     let template = environment.get_template(NAME);
     template.is_ok_and(|template| template.undeclared_variables(false).contains("tools"))
@@ -228,7 +239,8 @@ fn compile(source: String) -> Result<Environment<'static>, Error> {
 struct Raised(String);
 
 fn raise_exception(message: &str) -> Result<Value, Error> {
-    let raised = Raised(message.to_owned());
+    // It goes into a log and to clients, and comes from a file.
+    let raised = Raised(one_line(message));
     Err(Error::new(ErrorKind::InvalidOperation, "raise_exception").with_source(raised))
 }
 
@@ -245,7 +257,7 @@ fn refusal(error: &Error) -> TemplateError {
 
 /// One line: what, and where in the template.
 fn describe(error: &Error) -> String {
-    error.to_string().replace('\n', " ")
+    one_line(&error.to_string())
 }
 
 /// Takes only so many bytes.

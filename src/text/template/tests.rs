@@ -1,7 +1,7 @@
 use time::macros::datetime;
 
 use super::python::strftime;
-use super::{ChatMessage, ChatOptions, Json, Template, TemplateError};
+use super::{ChatMessage, ChatOptions, Json, SOURCE_BYTES, Template, TemplateError};
 use crate::text::testing::{GEMMA, QWEN, Real, SMOLLM};
 
 #[derive(serde::Deserialize)]
@@ -111,12 +111,34 @@ fn row_18_templates_cannot_use_up_the_server() {
         ("recursion", "{% macro f(x) %}{{ f(x) }}{% endmacro %}{{ f(1) }}"),
         ("deep values", &deep(1_000, "[ns.x]", "{{ ns.x | tojson }}")),
         ("deeper ones", &deep(200_000, "[ns.x]", "")),
-        ("a long source", &"x".repeat((1 << 20) + 1)),
+        ("a long source", &"x".repeat(SOURCE_BYTES + 1)),
         ("other files", "{% include '/etc/passwd' %}"),
     ] {
         let failed = render(source);
         assert!(matches!(failed, Err(TemplateError::Failed(_))), "{what}: {failed:?}");
     }
+}
+
+#[test]
+fn row_18_chains_as_long_as_a_source_may_be_overflow_no_stack() {
+    for link in ["-", "not ", "1+", "1**", "'a'~", "1 and ", "1<"] {
+        let links = (SOURCE_BYTES - 16) / link.len();
+        // Whether it renders is the engine's to say; that this returns is the test.
+        let _ = render(&format!("{{{{ {}1 }}}}", link.repeat(links)));
+    }
+    for link in [".b", "[0]", "()", "|abs", " is odd", " if a else 1"] {
+        let links = (SOURCE_BYTES - 16) / link.len();
+        let _ = render(&format!("{{{{ 1{} }}}}", link.repeat(links)));
+    }
+}
+
+#[test]
+fn what_a_template_says_is_a_line() {
+    let said = render("{{ raise_exception('no\\n\u{1b}[31m' ~ 'z' * 9999) }}").unwrap_err();
+    assert!(matches!(said, TemplateError::Refused(_)), "{said}");
+    let said = said.to_string();
+    assert!(said.starts_with("no") && said.len() < 500, "{said}");
+    assert!(!said.chars().any(char::is_control), "{said:?}");
 }
 
 #[test]
