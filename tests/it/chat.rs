@@ -170,6 +170,19 @@ fn two_tools() -> Value {
     tools
 }
 
+#[test]
+fn a_call_that_is_cut_off_is_not_one_to_be_executed() {
+    for client in [smollm(), qwen()] {
+        let mut body = body("What is the weather in Paris?");
+        body["tools"] = weather();
+        body["tool_choice"] = json!("required");
+        body["stop"] = json!(["city"]);
+        let whole = choice(&client, &body);
+        assert_eq!(whole["finish_reason"], "stop", "{whole}");
+        assert_streams_the_same(&client, &body, &whole);
+    }
+}
+
 /// Whatever the model would rather say, and however wildly it is sampled.
 #[test]
 fn a_required_call_comes_from_any_model() {

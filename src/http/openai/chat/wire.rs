@@ -50,11 +50,12 @@ impl Chat {
         format!("call_{:016x}{choice:04x}{call:04x}", self.id)
     }
 
-    /// Why it ended, in a chat's words.
-    fn finish(&self, finish: FinishReason, calls: usize) -> &'static str {
+    /// Why it ended, in a chat's words. Who reads that there are calls executes them: one that a stop
+    /// string has cut off is none to be executed.
+    fn finish(&self, finish: FinishReason, has_called: bool) -> &'static str {
         match finish {
-            FinishReason::Stop if calls > 0 && self.legacy => "function_call",
-            FinishReason::Stop if calls > 0 => "tool_calls",
+            FinishReason::Stop if has_called && self.legacy => "function_call",
+            FinishReason::Stop if has_called => "tool_calls",
             finish => reason(finish),
         }
     }
@@ -144,7 +145,7 @@ impl Wire for Chat {
             index,
             message: self.message(index, parts),
             logprobs,
-            finish_reason: all.finish.map(|finish| self.finish(finish, parser.calls())),
+            finish_reason: all.finish.map(|finish| self.finish(finish, parser.has_called())),
             extras,
         })
     }
@@ -160,13 +161,13 @@ impl Wire for Chat {
         if delta.finish.is_some() {
             parts.extend(speaker.parser.finish());
         }
-        let calls = speaker.parser.calls();
+        let has_called = speaker.parser.has_called();
         let mut deltas: Vec<DeltaBody> = is_first.then(|| self.first()).into_iter().collect();
         for part in parts {
             call += usize::from(matches!(part, Part::Begin(_)));
             deltas.push(self.delta(index, call.saturating_sub(1), part));
         }
-        let finish_reason = delta.finish.map(|finish| self.finish(finish, calls));
+        let finish_reason = delta.finish.map(|finish| self.finish(finish, has_called));
         let logprobs = self.logprobs(delta.scored);
         // What is told beside the text needs a chunk even where the text is held back.
         let is_more = logprobs.is_some() || extras != Extras::default();

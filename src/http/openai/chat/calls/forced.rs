@@ -25,6 +25,11 @@ enum Place {
 }
 
 impl Forced {
+    /// The arguments of a call that has begun are not whole.
+    pub(super) fn is_in_arguments(&self) -> bool {
+        matches!(self.place, Place::Arguments(_))
+    }
+
     pub(super) fn push(&mut self, text: &str, parts: &mut Vec<Part>) {
         let mut rest = text;
         while !rest.is_empty() {

@@ -90,6 +90,11 @@ impl CallParser {
         self.calls
     }
 
+    /// There are calls, and nothing has cut off the last one.
+    pub fn has_called(&self) -> bool {
+        self.calls > 0 && !self.forced.is_in_arguments()
+    }
+
     /// The next of the text.
     pub fn push(&mut self, text: &str) -> Vec<Part> {
         let mut parts = Vec::new();
