@@ -1,7 +1,8 @@
 //! TLS for the listener of the API: a certificate and its key from two files, read again when they
 //! change. rustls does the rest.
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -11,6 +12,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert, ServerConfig};
 use rustls::sign::CertifiedKey;
 use tokio_rustls::TlsAcceptor;
+use zeroize::Zeroizing;
 
 use crate::config::TlsConfig;
 use crate::watch::{self, Mark};
@@ -21,6 +23,9 @@ pub const TLS_RELOAD_TOTAL: &str = "millrace_tls_reload_total";
 /// Over one connection clients may speak HTTP/2, several requests at once, or HTTP/1.1.
 pub(super) const H2: &[u8] = b"h2";
 const HTTP_1_1: &[u8] = b"http/1.1";
+
+/// Of a certificate with all that vouch for it, or of a key: far more than any has.
+const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// Why there is no certificate to show.
 #[derive(Debug, thiserror::Error)]
@@ -96,21 +101,29 @@ fn marks(files: &TlsConfig) -> [Mark; 2] {
 }
 
 fn read(files: &TlsConfig, provider: &CryptoProvider) -> Result<CertifiedKey, TlsError> {
-    let fault = |file: &PathBuf| {
-        let file = file.clone();
-        move |error: rustls::pki_types::pem::Error| TlsError::File {
-            file,
-            reason: error.to_string(),
-        }
-    };
-    let chain = CertificateDer::pem_file_iter(&files.cert).map_err(fault(&files.cert))?;
-    let chain: Vec<_> = chain.collect::<Result<_, _>>().map_err(fault(&files.cert))?;
+    let fault = |file: &PathBuf, reason: String| TlsError::File { file: file.clone(), reason };
+    let cert = pem(&files.cert).map_err(|reason| fault(&files.cert, reason))?;
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&cert).collect();
+    let chain = chain.map_err(|e| fault(&files.cert, e.to_string()))?;
     if chain.is_empty() {
-        let reason = "no certificate in PEM form".to_owned();
-        return Err(TlsError::File { file: files.cert.clone(), reason });
+        return Err(fault(&files.cert, "no certificate in PEM form".to_owned()));
     }
-    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(fault(&files.key))?;
+    let key = pem(&files.key).map_err(|reason| fault(&files.key, reason))?;
+    let key = PrivateKeyDer::from_pem_slice(&key);
+    let key = key.map_err(|e| fault(&files.key, e.to_string()))?;
     CertifiedKey::from_der(chain, key, provider).map_err(TlsError::Pair)
+}
+
+/// A file's content. What is no file, such as a pipe, would be waited for, or have no end.
+fn pem(file: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
+    let data = fs::metadata(file).map_err(|e| e.to_string())?;
+    if !data.is_file() {
+        return Err("it is not a file".to_owned());
+    }
+    if data.len() > FILE_BYTES_MAX {
+        return Err(format!("it has more than {FILE_BYTES_MAX} bytes"));
+    }
+    fs::read(file).map(Zeroizing::new).map_err(|e| e.to_string())
 }
 
 /// The pair of now, for connections that come from now on.

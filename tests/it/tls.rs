@@ -165,11 +165,16 @@ fn what_is_no_pair_is_said_at_the_start() {
     fs::copy(path("key.pem"), path("other.pem")).unwrap();
     certify(folder.path());
     fs::write(path("empty.pem"), "").unwrap();
+    fs::write(path("long.pem"), vec![b'x'; (1 << 20) + 1]).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(path("pipe.pem")).status().unwrap().success());
     for (cert, key, says) in [
         ("cert.pem", "none.pem", "none.pem"),
         ("empty.pem", "key.pem", "no certificate"),
         ("cert.pem", "empty.pem", "empty.pem"),
         ("cert.pem", "other.pem", "do not go together"),
+        ("pipe.pem", "key.pem", "pipe.pem: it is not a file"),
+        ("cert.pem", "pipe.pem", "pipe.pem: it is not a file"),
+        ("long.pem", "key.pem", "long.pem: it has more than"),
         ("cert.pem", "", "ssl-keyfile is missing"),
     ] {
         let mut serve = millrace(folder.path());
