@@ -1,6 +1,7 @@
 //! Hubs that refuse, lie, and send elsewhere.
 
 use std::fs;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::json;
 use tempfile::{TempDir, tempdir};
@@ -101,6 +102,56 @@ fn row_32_the_token_goes_to_the_hub_and_to_nobody_else() {
         assert_eq!(request.header("authorization"), Some("Bearer hf_canary"), "{request:?}");
     }
     assert!(!format!("{stored:?}").contains("canary"), "{stored:?}");
+}
+
+/// A hub that knows no ranges and cuts now sooner, now later, must not be asked for ever.
+#[test]
+fn row_32_who_begins_anew_each_time_is_given_up() {
+    let home = tempdir().unwrap();
+    let whole = content(8_000_000, 9);
+    let (stored, calls) = (whole.clone(), AtomicUsize::new(0));
+    let storage = Host::start(move |_| {
+        let cut = [2_000_000, 5_000_000][calls.fetch_add(1, Ordering::SeqCst) % 2];
+        Answer { status: 200, body: stored.clone(), cut: Some(cut), ..Answer::default() }
+    });
+    let host = Host::start(hub(vec![(FILE, whole)], storage.url()));
+    let e = refusal(&mut pull(&home, &host.url(), NAME));
+    assert!(e.contains("the download was cut"), "{e}");
+}
+
+#[test]
+fn row_32_what_the_environment_says_is_not_passed_over() {
+    use std::os::unix::ffi::OsStringExt as _;
+    let home = tempdir().unwrap();
+    let host = Host::start(|_| Answer::status(500));
+    // Of a machine elsewhere, for which a proxy counts; nobody gets as far as asking it.
+    let mut command = pull(&home, "http://192.0.2.1:9", NAME);
+    let e = refusal(command.env("ALL_PROXY", "http://[::canary"));
+    assert!(e.contains("ALL_PROXY is not the address of a proxy") && !e.contains("canary"), "{e}");
+    let mut command = pull(&home, &host.url(), NAME);
+    let broken = std::ffi::OsString::from_vec(b"http://127.0.0.1:9/\xff".to_vec());
+    let (code, _, err) = outcome(command.env("HF_ENDPOINT", broken));
+    assert!(code == 2 && err.contains("HF_ENDPOINT is not UTF-8"), "{err}");
+    assert_eq!(host.connections(), 0);
+}
+
+#[cfg(unix)]
+#[test]
+fn row_32_a_link_in_a_shared_cache_leads_the_download_nowhere() {
+    let (home, elsewhere) = (tempdir().unwrap(), tempdir().unwrap());
+    let whole = content(1000, 10);
+    let stored = whole.clone();
+    let storage = Host::start(move |asked| Answer::part(&stored, asked));
+    let host = Host::start(hub(vec![(FILE, whole.clone())], storage.url()));
+    let (blobs, victim) = (cached(&home).join("blobs"), elsewhere.path().join("victim"));
+    fs::create_dir_all(&blobs).unwrap();
+    fs::write(&victim, "precious").unwrap();
+    let part = blobs.join(format!("{}.incomplete", sha256(&whole)));
+    std::os::unix::fs::symlink(&victim, &part).unwrap();
+    let (code, out, err) = outcome(&mut pull(&home, &host.url(), NAME));
+    assert_eq!(code, 0, "{err}");
+    assert!(fs::read(out.trim_end()).unwrap() == whole);
+    assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
 }
 
 #[test]

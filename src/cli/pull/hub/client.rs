@@ -22,6 +22,9 @@ const ANSWER_TIMEOUT: Duration = Duration::from_mins(1);
 /// A download that brings nothing for this long counts as cut.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_REDIRECTS: usize = 10;
+/// Those that the library reads.
+const PROXY_VARIABLES: [&str; 6] =
+    ["ALL_PROXY", "all_proxy", "HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"];
 
 /// Tries without progress, after the first.
 const TRIES: u32 = 5;
@@ -215,8 +218,17 @@ fn proxy() -> Result<Option<Proxy>, PullError> {
              ALL_PROXY to one"
                 .to_owned(),
         )),
+        None => match PROXY_VARIABLES.iter().find(|name| is_set(name)) {
+            // It is not shown: a proxy's address may hold a password.
+            Some(name) => Err(PullError::new(format!("{name} is not the address of a proxy"))),
+            None => Ok(None),
+        },
         proxy => Ok(proxy),
     }
+}
+
+fn is_set(name: &str) -> bool {
+    std::env::var_os(name).is_some_and(|value| !value.is_empty())
 }
 
 /// Where a redirect leads.

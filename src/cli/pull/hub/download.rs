@@ -10,6 +10,7 @@ use http::header::CONTENT_RANGE;
 use super::api::{Remote, granted};
 use super::client::{Client, Fault, Patience};
 use super::name::HubName;
+use crate::cli::output::say;
 use crate::cli::pull::fetch::hash_of;
 use crate::cli::pull::progress::Progress;
 use crate::cli::pull::{Interrupt, PullError};
@@ -34,6 +35,11 @@ impl Download<'_> {
             return Ok(path);
         }
         let part = blobs.join(format!("{}.incomplete", self.remote.etag));
+        // What an earlier run left is a file. In a cache that several share, somebody else's link could
+        // lead the download anywhere.
+        if fs::symlink_metadata(&part).is_ok_and(|data| !data.is_file()) {
+            fs::remove_file(&part).map_err(|e| PullError::io("cannot remove", &part, &e))?;
+        }
         let opened = File::options().create(true).truncate(false).write(true).open(&part);
         let mut file = opened.map_err(|e| PullError::io("cannot write", &part, &e))?;
         self.complete(&mut file, &part)?;
@@ -52,13 +58,15 @@ impl Download<'_> {
         }
         let mut progress = Progress::new("downloading", self.remote.bytes);
         let mut patience = Patience::new(self.interrupt);
+        // A hub that begins anew each time makes none.
+        let mut furthest = at;
         while at < self.remote.bytes {
             file.seek(SeekFrom::Start(at)).map_err(fault)?;
-            let from = at;
             if let Err(e) = self.stream(file, part, &mut at, &mut progress) {
-                if at >= from + PROGRESS_BYTES {
+                if at >= furthest + PROGRESS_BYTES {
                     patience.renew();
                 }
+                furthest = furthest.max(at);
                 patience.after(e)?;
             }
         }
@@ -114,7 +122,10 @@ impl Download<'_> {
 
     /// Removes a file that is not what the hub says it is.
     fn verify(&self, part: &Path) -> Result<(), PullError> {
-        let Some(expected) = &self.remote.sha256 else { return Ok(()) };
+        let Some(expected) = &self.remote.sha256 else {
+            say(&format!("{}: the hub tells no sha256, only the size was compared", self.name));
+            return Ok(());
+        };
         let found = hash_of(part, self.interrupt)?;
         if found == *expected {
             return Ok(());

@@ -1,5 +1,6 @@
 //! Which hub, and where its files are kept: the variables that the hub's own tools read.
 
+use std::env::VarError;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -22,8 +23,17 @@ pub(super) struct Place {
     pub(super) is_offline: bool,
 }
 
+/// Those that are read here.
+const VARIABLES: [&str; 6] =
+    ["HF_ENDPOINT", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_TOKEN", "HF_TOKEN_PATH"];
+
 impl Place {
     pub(super) fn from_environment() -> Result<Self, String> {
+        // Not the same as unset: another hub would be asked, or another folder used.
+        let broken = |name: &&&str| matches!(std::env::var(name), Err(VarError::NotUnicode(_)));
+        if let Some(name) = VARIABLES.iter().find(broken) {
+            return Err(format!("{name} is not UTF-8"));
+        }
         Self::from_variables(|name| std::env::var(name).ok())
     }
 
