@@ -1,5 +1,9 @@
-//! Large tokenisations, of whichever route, and the compilation of grammars: on a thread of their own
-//! that gives way to the engine's, one of a kind at a time, few waiting.
+//! Large tokenisations, of whichever route, and the compilation of grammars: each kind on a thread of
+//! its own that gives way to the engine's, one at a time, few waiting.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::OnceLock;
+use std::sync::mpsc::{Sender, channel};
 
 use tokio::sync::{Semaphore, oneshot};
 
@@ -32,15 +36,21 @@ pub(super) async fn compile<T: Send + 'static>(
     COMPILING.run(work).await
 }
 
+type Job = Box<dyn FnOnce() + Send>;
+
 struct Line {
     waiting: Semaphore,
     /// One: more at a time would take the cores from the engine.
     turn: Semaphore,
+    /// To the thread that does the work, once there was some. It stays: the allocator keeps what each of
+    /// several threads once needed.
+    worker: OnceLock<Option<Sender<Job>>>,
 }
 
 impl Line {
     const fn new(waiting: usize) -> Self {
-        Self { waiting: Semaphore::const_new(waiting), turn: Semaphore::const_new(1) }
+        let (waiting, turn) = (Semaphore::const_new(waiting), Semaphore::const_new(1));
+        Self { waiting, turn, worker: OnceLock::new() }
     }
 
     async fn run<T: Send + 'static>(
@@ -50,13 +60,35 @@ impl Line {
         let place = self.waiting.try_acquire().map_err(|_| ApiError::Overloaded)?;
         let turn = self.turn.acquire().await.map_err(|_| ApiError::Internal)?;
         drop(place);
-        aside(move || {
+        let (done, result) = oneshot::channel();
+        let job = move || {
             // With the work, not with the request: a client that leaves does not end it.
             let _turn = turn;
-            work()
-        })
-        .await
+            // An error is a client that left.
+            let _ = done.send(work());
+        };
+        let worker = self.worker.get_or_init(worker).as_ref().ok_or(ApiError::Internal)?;
+        worker.send(Box::new(job)).map_err(|_| ApiError::Internal)?;
+        // The channel closes without a result if the work panics, which the log has.
+        result.await.map_err(|_| ApiError::Internal)
     }
+}
+
+fn worker() -> Option<Sender<Job>> {
+    let (jobs, next) = channel::<Job>();
+    let work = move || {
+        give_way();
+        while let Ok(job) = next.recv() {
+            // Nothing that it shares outlives a job.
+            let _ = catch_unwind(AssertUnwindSafe(job));
+        }
+    };
+    started(work).then_some(jobs)
+}
+
+fn started(work: impl FnOnce() + Send + 'static) -> bool {
+    let spawned = std::thread::Builder::new().name("large".to_owned()).spawn(work);
+    spawned.inspect_err(|error| tracing::error!(%error, "cannot start a thread")).is_ok()
 }
 
 /// Runs what takes long on a thread of its own, which gives way to the engine's.
@@ -64,23 +96,21 @@ pub(super) async fn aside<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, ApiError> {
     let (done, result) = oneshot::channel();
-    let thread = move || {
+    let work = move || {
         give_way();
         // An error is a client that left.
         let _ = done.send(work());
     };
-    let spawned = std::thread::Builder::new().name("large".to_owned()).spawn(thread);
-    spawned.map_err(|error| {
-        tracing::error!(%error, "cannot start a thread");
-        ApiError::Internal
-    })?;
+    if !started(work) {
+        return Err(ApiError::Internal);
+    }
     // The channel closes without a result if the work panics, which the log has.
     result.await.map_err(|_| ApiError::Internal)
 }
 
 /// Lowers the calling thread's priority, and that of threads that it starts: a step of the engine waits
 /// for the slowest of its threads, and everybody's streams wait for the step. A thread cannot take it
-/// back, so none is used again.
+/// back, so it does nothing else.
 fn give_way() {
     // Elsewhere a niceness is the whole process's. A thread that may not be nice works as others do.
     #[cfg(target_os = "linux")]
@@ -106,5 +136,9 @@ mod tests {
         drop(busy);
         assert_eq!((first.await, third.await), (Ok(1), Ok(3)));
         assert_eq!(LINE.run(|| 4).await, Ok(4));
+        // A panic is one request's.
+        assert_eq!(LINE.run(|| panic!("as it should")).await, Err::<(), _>(ApiError::Internal));
+        assert_eq!(LINE.run(|| 5).await, Ok(5));
+        assert_eq!(aside(|| 6).await, Ok(6));
     }
 }
