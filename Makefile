@@ -87,11 +87,13 @@ asan: ## the CPU back end's tests, which are all of the unsafe code, under Addre
 	RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address $(CARGO) test --release --locked --features fake-model \
 	  --target "$$(rustc -vV | sed -n 's/^host: //p')" --target-dir target/asan --lib backend::cpu
 
-# valgrind knows no AVX-512: the tests name those tiers as not run.
+# valgrind knows no AVX-512: the tests name those tiers as not run. It takes the comparison EQ_UQ for EQ_OQ (3.19), so that
+# NaN goes unseen: the one test of that is left out.
 valgrind: ## the same under valgrind, on the scalar and the AVX2 kernels
 	exe=$$($(CARGO) test --release --locked --features fake-model --lib --no-run --message-format=json \
 	  | $(PYTHON) -c 'import json, sys; print(*[e for e in (json.loads(l).get("executable") for l in sys.stdin) if e])'); \
-	PROPTEST_CASES=2 valgrind --quiet --error-exitcode=9 --leak-check=no "$$exe" backend::cpu --test-threads 1
+	PROPTEST_CASES=2 valgrind --quiet --error-exitcode=9 --leak-check=no "$$exe" backend::cpu --test-threads 1 \
+	  --skip a_bad_value_anywhere_is_seen
 
 image-test: ## build the container image with buildah and start it (root, Debian)
 	scripts/image-test.sh

@@ -33,6 +33,9 @@ async function complete(page, settings = {}) {
 
 const bodyOf = (request) => request.postDataJSON();
 
+/** Whole tokens of made-up text: unlike parts of characters and control tokens, they read the same wherever they stand. */
+const wordsOf = (text) => text.match(/ w\d+/g) ?? [];
+
 /** The text of a prompt that was sent as ids. */
 async function decoded(url, tokens) {
   const body = JSON.stringify({ tokens });
@@ -134,8 +137,10 @@ test("an answer behind a chat template goes on by its ids", async () => {
   const [request] = await Promise.all([page.waitForRequest("**/v1/completions"), page.click("text=Continue")]);
   await finished(page);
   const prompt = await decoded(keyless.url, bodyOf(request).prompt);
-  assert.equal(prompt, `<|user|>A mill by the river<|assistant|>${before}`);
-  assert.ok((await textOf(page)).startsWith(before));
+  const opening = "<|user|>A mill by the river<|assistant|>";
+  assert.equal(prompt.slice(0, opening.length), opening);
+  assert.deepEqual(wordsOf(prompt), wordsOf(before));
+  assert.deepEqual(wordsOf(await textOf(page)).slice(0, wordsOf(before).length), wordsOf(before));
   assert.equal(await tokens(page), 48);
   await close(page, keyless.url);
 });
@@ -170,11 +175,9 @@ test("a conversation goes on, is answered again, and from a token on", async () 
   assert.equal(await last.locator(".token").count(), 12);
   const more = await send(() => last.locator("text=Continue").click());
   const asked = await decoded(keyless.url, more.prompt);
-  assert.ok(asked.includes("Two"), `the conversation: ${JSON.stringify(asked)}`);
-  // Made-up text may be cut off within a character, which then ends in a mark on one side or in another.
-  const whole = (text) => text.replace(/\uFFFD+$/, "");
-  assert.ok(whole(asked).endsWith(whole(two)), `the answer so far: ${JSON.stringify([asked, two])}`);
-  assert.ok((await answers())[1].startsWith(whole(two)));
+  const soFar = asked.split("<|user|>Two<|assistant|>")[1];
+  assert.deepEqual(wordsOf(soFar), wordsOf(two), JSON.stringify([asked, two]));
+  assert.deepEqual(wordsOf((await answers())[1]).slice(0, wordsOf(two).length), wordsOf(two));
   await page.locator(".said").last().hover();
   await page.locator(".said").last().locator("text=Edit").click();
   assert.equal(await page.inputValue("#message"), "Two");
