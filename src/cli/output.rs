@@ -4,10 +4,13 @@
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 
+use crate::telemetry::is_unseen;
 pub(crate) use crate::telemetry::one_line;
 
-/// A line on stderr, for people.
-pub(crate) fn say(line: &str) {
+/// A line or several on stderr, for people. A path in it may have any name.
+pub(crate) fn say(text: &str) {
+    let clean = |c: char| if is_unseen(c) && c != '\n' { ' ' } else { c };
+    let line: String = text.chars().map(clean).collect();
     // Nobody is left to be told of a stderr that does not work.
     // One write, so that lines of two threads do not mix.
     let _ = io::stderr().write_all(format!("{line}\n").as_bytes());

@@ -11,11 +11,21 @@ pub(crate) fn one_line(text: &str) -> String {
             line.push('…');
             break;
         }
-        // Also the marks that turn the direction of what follows.
-        let bad = c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        line.push(if bad { ' ' } else { c });
+        line.push(if is_unseen(c) { ' ' } else { c });
     }
     line
+}
+
+/// Whether `c` shows as nothing and changes what stands around it: controls, ends of lines, and Unicode's
+/// format characters (Cf), which turn the direction of a text or hide in it.
+pub(crate) fn is_unseen(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{ad}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}' | '\u{890}'..='\u{891}'
+            | '\u{8e2}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{110bd}' | '\u{110cd}'
+            | '\u{13430}'..='\u{1343f}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}'
+            | '\u{e0000}'..='\u{e007f}')
 }
 
 #[cfg(test)]
@@ -24,8 +34,9 @@ mod tests {
 
     #[test]
     fn a_hostile_text_becomes_one_short_line() {
-        let line = one_line(&format!("a\n\u{1b}[31mb\u{202e}c{}", "x".repeat(10_000)));
-        assert!(line.starts_with("a  [31mb c"));
+        let hostile = "a\n\u{1b}[31mb\u{202e}c\u{200f}d\u{2028}e\u{e0041}f";
+        let line = one_line(&format!("{hostile}{}", "x".repeat(10_000)));
+        assert!(line.starts_with("a  [31mb c d e f"));
         assert_eq!(line.chars().count(), 401);
         assert!(!line.chars().any(char::is_control));
     }

@@ -5,4 +5,4 @@ pub mod logs;
 pub mod metrics;
 pub mod process;
 
-pub(crate) use line::one_line;
+pub(crate) use line::{is_unseen, one_line};

@@ -11,7 +11,7 @@ use crate::fake_hub::{Answer, Host, NAME, cached, content, hub, listing, outcome
 const FILE: &str = "tiny-Q4_K_M.gguf";
 
 /// The one line of an error, after exit code 1.
-fn refusal(command: &mut std::process::Command) -> String {
+pub(crate) fn refusal(command: &mut std::process::Command) -> String {
     let (code, out, err) = outcome(command);
     assert_eq!((code, out.as_str()), (1, ""), "{err}");
     let mut errors = err.lines().filter(|line| line.starts_with("error: "));
@@ -58,6 +58,33 @@ fn row_32_a_gated_model_names_its_licence_and_the_token() {
     let e = refusal(pull(&home, &hub.url(), NAME).env("HF_TOKEN", "hf_canary"));
     assert!(e.contains("the token gives no access") && e.contains("accept the licence"), "{e}");
     assert!(!e.contains("canary"));
+}
+
+#[test]
+fn row_32_a_storage_that_refuses_is_not_a_licence() {
+    let home = tempdir().unwrap();
+    for status in [401, 403, 404] {
+        let storage = Host::start(move |_| Answer::status(status));
+        let host = Host::start(hub(vec![(FILE, vec![1])], storage.url()));
+        let e = refusal(pull(&home, &host.url(), NAME).env("HF_TOKEN", "hf_canary"));
+        let said = format!("{}, to which {} sends", storage.address, host.address);
+        assert!(e.contains(&said) && e.contains(&format!("answers {status}")), "{e}");
+        assert!(!e.contains("licence") && !e.contains("token"), "{e}");
+        assert_eq!(storage.connections(), 1, "it would be refused again");
+    }
+}
+
+#[test]
+fn row_32_answers_that_no_hub_gives_are_asked_for_once() {
+    let home = tempdir().unwrap();
+    let long = Host::start(|_| Answer { body: vec![b' '; 33 << 20], ..Answer::status(200) });
+    let e = refusal(&mut pull(&home, &long.url(), NAME));
+    assert!(e.contains("answers with more than 33554432 bytes"), "{e}");
+    let empty = Host::start(hub(vec![(FILE, Vec::new())], String::new()));
+    let e = refusal(&mut pull(&home, &empty.url(), NAME));
+    assert!(e.contains("tiny-Q4_K_M.gguf of maker/tiny has no bytes"), "{e}");
+    assert_eq!((long.connections(), empty.connections()), (1, 2));
+    assert!(is_empty(&home));
 }
 
 #[test]
@@ -187,6 +214,8 @@ fn row_32_nothing_that_a_hub_says_leads_out_of_the_cache() {
         "a/../evil.gguf",
         "a\\evil.gguf",
         "e\u{1b}.gguf",
+        "e\u{202e}fugg.gguf",
+        "e\u{200f}.gguf",
         &long,
     ] {
         let home = tempdir().unwrap();

@@ -17,6 +17,7 @@ mod hostile_model;
 mod house;
 mod hub;
 mod hub_faults;
+mod hub_local;
 mod leaving;
 mod lifecycle;
 mod limits;

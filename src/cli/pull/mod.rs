@@ -16,7 +16,7 @@ use super::output::{print, say};
 use super::serve::Signals;
 use super::settings::{self, CommandLine, Layers, Setting, nearest};
 use super::{Failure, Outcome};
-use hub::HubModel;
+use hub::{HubModel, forbidden_by};
 pub(crate) use table::BUILT_IN;
 use table::BuiltIn;
 
@@ -122,13 +122,13 @@ impl Fetchable {
     /// Where it stands; nothing if it must be fetched, an error if that is forbidden.
     pub(crate) fn find(&self, folder: &Path, offline: bool) -> Result<Option<PathBuf>, PullError> {
         match self {
-            Self::BuiltIn(model) => match fetch::present(model, folder) {
-                None if offline => {
+            Self::BuiltIn(model) => match (fetch::present(model, folder), forbidden_by(offline)) {
+                (None, Some(by)) => {
                     let (name, folder) = (model.name, folder.display());
-                    let forbidden = "and --offline forbids to fetch it";
-                    Err(PullError::new(format!("{name} is not in {folder}, {forbidden}")))
+                    let reason = format!("is not in {folder}, and {by} forbids to fetch it");
+                    Err(PullError::new(format!("{name} {reason}")))
                 }
-                found => Ok(found),
+                (found, _) => Ok(found),
             },
             Self::Hub(model) => model.find(offline),
         }
@@ -166,7 +166,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
     let path = match (model.find(&folder, offline).map_err(fault)?, &model) {
         // What is in the hub's cache was verified when it came.
         (Some(path), Fetchable::Hub(_)) => path,
-        (Some(path), _) if offline => path,
+        (Some(path), _) if forbidden_by(offline).is_some() => path,
         _ => {
             if let Fetchable::BuiltIn(model) = &model {
                 say(&format!("{}: {} ({})", model.name, model.about, model.licence));

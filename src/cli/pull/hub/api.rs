@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use ureq::Body;
 
-use super::client::{Client, Fault};
+use super::client::{Client, Fault, answered_by};
 use super::name::{HubName, is_commit, is_etag, is_gguf, is_plain_path};
 use crate::cli::output::one_line;
 
@@ -74,7 +74,12 @@ pub(super) fn repository(client: &Client, name: &HubName) -> Result<Repository, 
     let mut body = granted(client, name, response)?.into_body();
     let host = &client.endpoint.origin;
     let text = body.with_config().limit(MAX_ANSWER_BYTES).read_to_vec();
-    let text = text.map_err(|e| Fault::passing(format!("no whole answer from {host}: {e}")))?;
+    let text = text.map_err(|e| match e {
+        ureq::Error::BodyExceedsLimit(most) => {
+            Fault::last(format!("{host} answers with more than {most} bytes"))
+        }
+        e => Fault::passing(format!("no whole answer from {host}: {e}")),
+    })?;
     let answer: Answer = serde_json::from_slice(&text).map_err(|e| {
         Fault::last(format!("{host} does not answer like a hub (is HF_ENDPOINT right?): {e}"))
     })?;
@@ -130,6 +135,12 @@ pub(super) fn describe(
         let host = &client.endpoint.origin;
         return Err(Fault::last(format!("{host} does not tell the size of {}", file.path)));
     };
+    if bytes == 0 {
+        return Err(Fault::last(format!(
+            "{} of {name} has no bytes, so it is no model",
+            file.path
+        )));
+    }
     let sha256 = Some(etag.to_owned()).filter(|etag| is_sha256(etag)).or(file.sha256.clone());
     let sha256 = sha256.map(|sha256| sha256.to_ascii_lowercase());
     Ok(Remote { path, etag: etag.to_owned(), bytes, sha256 })
@@ -146,9 +157,14 @@ pub(super) fn granted(
         return Ok(response);
     }
     let repository = name.repository();
+    let (hub, from) = (&client.endpoint.origin, answered_by(&response));
+    if let Some(from) = from.filter(|from| *from != hub) {
+        // Who may have the model was for the hub to say, and it said yes.
+        let reason = format!("to which {hub} sends for {repository}, answers {status}");
+        return Err(Fault::last(format!("{from}, {reason}")));
+    }
     if !matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
-        let host = &client.endpoint.origin;
-        return Err(Fault::last(format!("{host} answers {status} to a request for {repository}")));
+        return Err(Fault::last(format!("{hub} answers {status} to a request for {repository}")));
     }
     // Where no licence is to be accepted, the hub hides what is private like what does not exist.
     let hidden = said(response.headers()).is_some_and(|code| code != "GatedRepo");

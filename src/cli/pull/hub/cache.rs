@@ -4,11 +4,14 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::name::{HubName, is_commit, is_gguf};
+use super::name::{HubName, is_commit, is_gguf, is_plain_path};
+use super::small::read_small;
 use crate::cli::pull::PullError;
 
 /// Of folders in a repository.
 const MAX_DEPTH: usize = 8;
+/// Of a commit, and the end of a line.
+const MAX_REF_BYTES: usize = 128;
 
 /// The part of the cache that one repository has.
 #[derive(Debug)]
@@ -30,11 +33,24 @@ impl Cache {
 
     /// The commit that `revision` is, as far as is known here.
     pub(super) fn commit(&self, revision: &str) -> Option<String> {
-        let known = fs::read_to_string(self.root.join("refs").join(revision)).ok();
-        let known = known.map(|commit| commit.trim().to_owned()).filter(|c| is_commit(c));
+        let known =
+            self.noted(revision).map(|commit| commit.trim().to_owned()).filter(|c| is_commit(c));
         // A commit may also be named by itself.
         let itself = || is_commit(revision) && self.root.join("snapshots").join(revision).is_dir();
         known.or_else(|| itself().then(|| revision.to_owned()))
+    }
+
+    /// The commit that is here, if it is one alone.
+    pub(super) fn only_commit(&self) -> Option<String> {
+        let entries = fs::read_dir(self.root.join("snapshots")).ok()?.flatten();
+        let folders = entries.filter(|entry| entry.file_type().is_ok_and(|t| t.is_dir()));
+        let mut commits = folders.filter_map(|entry| entry.file_name().into_string().ok());
+        let only = commits.next().filter(|commit| is_commit(commit))?;
+        commits.next().is_none().then_some(only)
+    }
+
+    fn noted(&self, revision: &str) -> Option<String> {
+        read_small(&self.root.join("refs").join(revision), MAX_REF_BYTES).ok()
     }
 
     /// `file` of this commit, if it is there in full.
@@ -82,8 +98,7 @@ impl Cache {
     /// Notes that `revision` is this commit.
     pub(super) fn note(&self, revision: &str, commit: &str) -> Result<(), PullError> {
         let path = self.root.join("refs").join(revision);
-        let is_known = fs::read_to_string(&path).is_ok_and(|there| there == commit);
-        if revision == commit || is_known {
+        if revision == commit || self.noted(revision).is_some_and(|there| there == commit) {
             return Ok(());
         }
         replace(&path, |new| fs::write(new, commit))
@@ -100,7 +115,7 @@ fn walk(folder: &Path, prefix: &str, depth: usize, found: &mut Vec<String>) {
             if depth > 0 {
                 walk(&entry.path(), &format!("{path}/"), depth - 1, found);
             }
-        } else if is_gguf(name) {
+        } else if is_gguf(name) && is_plain_path(&path) {
             found.push(path);
         }
     }

@@ -189,7 +189,7 @@ impl Client {
             {
                 request = request.header(AUTHORIZATION, authorization.clone());
             }
-            let response = request.call().map_err(|e| fault(&origin, &e))?;
+            let mut response = request.call().map_err(|e| fault(&origin, &e))?;
             let status = response.status();
             if matches!(status.as_u16(), 408 | 429 | 500..=599) {
                 let after = response.headers().get(RETRY_AFTER).and_then(seconds);
@@ -197,12 +197,18 @@ impl Client {
                 return Err(Fault::Passing(e, after));
             }
             if !status.is_redirection() || is_enough(&response) {
+                response.extensions_mut().insert(origin);
                 return Ok(response);
             }
             uri = redirected(&uri, &origin, response.headers().get(LOCATION))?;
         }
         Err(Fault::last(format!("{} sends from one address to the next", self.endpoint.origin)))
     }
+}
+
+/// Who gave this answer: the hub, or a storage that it sends to.
+pub(super) fn answered_by(response: &Response<Body>) -> Option<&Origin> {
+    response.extensions().get()
 }
 
 fn seconds(value: &HeaderValue) -> Option<Duration> {

@@ -31,7 +31,7 @@ impl Download<'_> {
     /// Brings the content into the folder `blobs`, unless it is there. Only for who holds its lock.
     pub(super) fn bring(&self, blobs: &Path) -> Result<PathBuf, PullError> {
         let path = blobs.join(&self.remote.etag);
-        if fs::metadata(&path).is_ok_and(|data| data.len() == self.remote.bytes) {
+        if fs::metadata(&path).is_ok_and(|data| data.is_file() && data.len() == self.remote.bytes) {
             return Ok(path);
         }
         let part = blobs.join(format!("{}.incomplete", self.remote.etag));

@@ -8,6 +8,7 @@ mod client;
 mod download;
 mod name;
 mod place;
+mod small;
 #[cfg(test)]
 mod tests;
 
@@ -23,10 +24,24 @@ use cache::Cache;
 use choice::{USUAL, choose};
 use client::{Client, Fault, retried};
 use download::Download;
-use name::{HubName, Wanted};
+use name::{HubName, USUAL_REVISION, Wanted};
 use place::Place;
 
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// What forbids to open a connection, by the name under which the user knows it: `--offline`, if given, or
+/// the variable that the hub's own tools know.
+pub(super) fn forbidden_by(offline: bool) -> Option<&'static str> {
+    forbidding(offline, place::is_offline(|name| std::env::var(name).ok()))
+}
+
+fn forbidding(offline: bool, hub_offline: bool) -> Option<&'static str> {
+    match (offline, hub_offline) {
+        (true, _) => Some("--offline"),
+        (false, true) => Some("HF_HUB_OFFLINE"),
+        (false, false) => None,
+    }
+}
 
 /// A model of a hub, there or not.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,13 +69,14 @@ impl HubModel {
     /// Where it stands in the cache; nothing if the hub must be asked, an error if that is forbidden.
     pub(crate) fn find(&self, offline: bool) -> Result<Option<PathBuf>, PullError> {
         let cache = self.cache();
-        let commit = cache.commit(&self.name.revision).unwrap_or_default();
+        let forbidden_by = forbidding(offline, self.place.is_offline);
+        let noted = cache.commit(&self.name.revision);
+        // Nobody could note it in a cache that was copied in part, or that may only be read.
+        let is_sure = noted.is_some();
+        let may_guess = forbidden_by.is_some() && self.name.revision == USUAL_REVISION;
+        let commit = noted.or_else(|| cache.only_commit().filter(|_| may_guess));
+        let commit = commit.unwrap_or_default();
         let files = if commit.is_empty() { Vec::new() } else { cache.files(&commit) };
-        let forbidden_by = match (offline, self.place.is_offline) {
-            (true, _) => Some("--offline"),
-            (false, true) => Some("HF_HUB_OFFLINE"),
-            (false, false) => None,
-        };
         // Whether a file is the only one only the hub knows; the first choice is that everywhere.
         let first = Wanted::Quantization(USUAL[0].to_owned());
         let wanted = match &self.name.wanted {
@@ -69,7 +85,13 @@ impl HubModel {
         };
         let chosen = choose(&files, wanted);
         match (chosen, forbidden_by) {
-            (Ok(file), _) => Ok(cache.find(&commit, &file)),
+            (Ok(file), _) => {
+                if !is_sure {
+                    let name = &self.name;
+                    say(&format!("{name}: taking {commit}, the only commit in the cache"));
+                }
+                Ok(cache.find(&commit, &file))
+            }
             (Err(_), None) => Ok(None),
             (Err(reason), Some(by)) => {
                 let (name, root) = (&self.name, cache.root().display());

@@ -3,8 +3,10 @@
 
 use std::fmt;
 
+use crate::telemetry::is_unseen;
+
 /// What stands where no revision is named.
-const USUAL_REVISION: &str = "main";
+pub(super) const USUAL_REVISION: &str = "main";
 /// Longest owner, name or quantisation.
 const MAX_PART_BYTES: usize = 96;
 const MAX_REVISION_BYTES: usize = 200;
@@ -130,6 +132,6 @@ pub(super) fn is_plain_path(file: &str) -> bool {
     let component = |c: &str| (1..=MAX_COMPONENT_BYTES).contains(&c.len()) && c != "." && c != "..";
     file.len() <= MAX_FILE_BYTES
         && !file.contains('\\')
-        && !file.chars().any(char::is_control)
+        && !file.chars().any(is_unseen)
         && file.split('/').all(component)
 }

@@ -3,14 +3,17 @@
 use std::env::VarError;
 use std::fmt;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use http::{HeaderValue, Uri};
 use zeroize::Zeroizing;
 
+use super::small::read_small;
 use crate::cli::pull::PullError;
 
 const USUAL_ENDPOINT: &str = "https://huggingface.co";
+/// Far longer than any.
+const MAX_TOKEN_BYTES: usize = 4 << 10;
 
 /// A hub and the cache of its files.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,26 +43,20 @@ impl Place {
     /// As [`Place::from_environment`], with the environment given.
     pub(super) fn from_variables(get: impl Fn(&str) -> Option<String>) -> Result<Self, String> {
         let set = |name: &str| get(name).filter(|value| !value.trim().is_empty());
-        let user = set("HOME").map(PathBuf::from);
         let path = |name: &str| {
-            let value = set(name)?;
-            match (value.strip_prefix("~/"), &user) {
-                (Some(below), Some(user)) => Some(user.join(below)),
-                _ => Some(PathBuf::from(value)),
-            }
+            let expanded = set(name).map(|value| expanded(&value, &get));
+            expanded.transpose().map_err(|reason| format!("{name}: {reason}"))
         };
-        let home = path("HF_HOME").unwrap_or_else(|| {
-            let caches = path("XDG_CACHE_HOME").or_else(|| Some(user.as_ref()?.join(".cache")));
-            caches.unwrap_or_else(|| PathBuf::from(".cache")).join("huggingface")
-        });
-        let on = |value: String| {
-            ["1", "on", "yes", "true"].iter().any(|word| value.trim().eq_ignore_ascii_case(word))
+        let home = match (path("HF_HOME")?, path("XDG_CACHE_HOME")?) {
+            (Some(home), _) => home,
+            (None, Some(caches)) => caches.join("huggingface"),
+            (None, None) => Path::new(&set("HOME").unwrap_or_default()).join(".cache/huggingface"),
         };
         Ok(Self {
             endpoint: Endpoint::parse(set("HF_ENDPOINT").as_deref().unwrap_or(USUAL_ENDPOINT))?,
-            cache: path("HF_HUB_CACHE").unwrap_or_else(|| home.join("hub")),
-            token_file: path("HF_TOKEN_PATH").unwrap_or_else(|| home.join("token")),
-            is_offline: set("HF_HUB_OFFLINE").is_some_and(on),
+            cache: path("HF_HUB_CACHE")?.unwrap_or_else(|| home.join("hub")),
+            token_file: path("HF_TOKEN_PATH")?.unwrap_or_else(|| home.join("token")),
+            is_offline: is_offline(&get),
         })
     }
 
@@ -69,7 +66,7 @@ impl Place {
         let given = std::env::var("HF_TOKEN").ok().filter(|token| !token.trim().is_empty());
         let (token, source) = match given {
             Some(token) => (Zeroizing::new(token), "HF_TOKEN".to_owned()),
-            None => match std::fs::read_to_string(&self.token_file) {
+            None => match read_small(&self.token_file, MAX_TOKEN_BYTES) {
                 Ok(token) => (Zeroizing::new(token), self.token_file.display().to_string()),
                 Err(e) if is_absent(&e) => return Ok(None),
                 Err(e) => return Err(PullError::io("cannot read", &self.token_file, &e)),
@@ -94,6 +91,49 @@ impl Place {
         }
         Ok(Some(header))
     }
+}
+
+/// Whether `HF_HUB_OFFLINE` is set to a yes.
+pub(super) fn is_offline(get: impl Fn(&str) -> Option<String>) -> bool {
+    get("HF_HUB_OFFLINE").is_some_and(|value| {
+        ["1", "on", "yes", "true"].iter().any(|word| value.trim().eq_ignore_ascii_case(word))
+    })
+}
+
+/// A path as the hub's own tools read it: first `~` at its beginning, then `$NAME` and `${NAME}`. What is
+/// no variable stays as it stands, as it does there.
+fn expanded(path: &str, get: impl Fn(&str) -> Option<String>) -> Result<PathBuf, String> {
+    let path = match path.strip_prefix('~') {
+        None => path.to_owned(),
+        Some(below) if below.is_empty() || below.starts_with('/') => {
+            let home = get("HOME").filter(|home| !home.is_empty());
+            home.ok_or("HOME is not set, which ~ stands for")?.trim_end_matches('/').to_owned()
+                + below
+        }
+        Some(_) => return Err(format!("{path:?}: write out another user's folder")),
+    };
+    let (mut out, mut rest) = (String::new(), path.as_str());
+    while let Some((before, after)) = rest.split_once('$') {
+        out.push_str(before);
+        let (name, behind) = variable(after);
+        match name.and_then(&get) {
+            Some(value) => out.push_str(&value),
+            None => out.extend(["$", &after[..after.len() - behind.len()]]),
+        }
+        rest = behind;
+    }
+    Ok(PathBuf::from(out + rest))
+}
+
+/// The name that stands behind a `$`, if there is one, and what follows.
+fn variable(text: &str) -> (Option<&str>, &str) {
+    if let Some((name, behind)) = text.strip_prefix('{').and_then(|inner| inner.split_once('}')) {
+        return (Some(name).filter(|name| !name.is_empty()), behind);
+    }
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let end = text.find(|c| !is_part(c)).unwrap_or(text.len());
+    let (name, behind) = text.split_at(end);
+    (Some(name).filter(|name| !name.is_empty()), behind)
 }
 
 fn is_absent(e: &std::io::Error) -> bool {
@@ -143,12 +183,22 @@ impl Origin {
             "http" => false,
             _ => return None,
         };
-        let host = uri.host().filter(|host| !host.is_empty())?.to_ascii_lowercase();
-        if uri.authority()?.as_str().contains('@') {
+        let (authority, host) = (uri.authority()?.as_str(), uri.host()?);
+        if authority.contains('@') || host.is_empty() {
             return None;
         }
-        let port = uri.port_u16().unwrap_or(if is_https { 443 } else { 80 });
-        Some(Self { is_https, host, port })
+        let port = match authority.strip_prefix(host)? {
+            "" | ":" => {
+                if is_https {
+                    443
+                } else {
+                    80
+                }
+            }
+            // The library takes one that is none for the usual one.
+            port => port.strip_prefix(':')?.parse().ok().filter(|&port| port != 0)?,
+        };
+        Some(Self { is_https, host: host.to_ascii_lowercase(), port })
     }
 
     pub(super) fn is_loopback(&self) -> bool {

@@ -135,8 +135,23 @@ fn the_variables_are_those_of_the_hubs_own_tools() {
     let mirror = place(&[("HF_ENDPOINT", "http://[::1]:8080/hub/")]).unwrap().endpoint;
     assert_eq!(mirror.url, "http://[::1]:8080/hub");
     assert!(mirror.origin.is_loopback());
-    for wrong in ["huggingface.co", "ftp://x", "https://", "https://x/?a", "https://x/#a", "/x"] {
+    let plain = ["huggingface.co", "ftp://x", "https://", "https://x/?a", "https://x/#a", "/x"];
+    let ports = ["http://h:65536", "https://h:0", "http://[::1]:99999/x"];
+    for wrong in plain.into_iter().chain(ports) {
         assert!(place(&[("HF_ENDPOINT", wrong)]).unwrap_err().contains("HF_ENDPOINT"), "{wrong}");
+    }
+    let at_home = |path: &str| cache(&[("HOME", "/u/"), ("X_1", "x"), ("HF_HUB_CACHE", path)]);
+    for (path, there) in [
+        ("~", "/u"),
+        ("~/~/c", "/u/~/c"),
+        ("/$X_1/${X_1}y/$X_1.z", "/x/xy/x.z"),
+        ("/$/$-/${}/${X_1/$NO/${NO}", "/$/$-/${}/${X_1/$NO/${NO}"),
+        ("$X_1~", "x~"),
+    ] {
+        assert_eq!(at_home(path), Path::new(there), "{path}");
+    }
+    for wrong in ["~", "~/c", "~root/c"] {
+        assert!(place(&[("HF_HOME", wrong)]).unwrap_err().starts_with("HF_HOME: "), "{wrong}");
     }
     let secret = place(&[("HF_ENDPOINT", "https://me:canary@mirror.example")]).unwrap_err();
     assert!(!secret.contains("canary"), "{secret}");
