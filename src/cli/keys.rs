@@ -56,8 +56,12 @@ pub(crate) struct LimitOptions {
         value_parser = clap::value_parser!(i32).range(i64::from(-MAX_PRIORITY)..=i64::from(MAX_PRIORITY)))]
     priority: Option<i32>,
     /// Model names that the key may use, separated by commas
-    #[arg(long, value_name = "A,B", value_delimiter = ',')]
+    #[arg(long, value_name = "A,B", value_delimiter = ',', value_parser = model)]
     models: Option<Vec<String>>,
+}
+
+fn model(name: &str) -> Result<String, String> {
+    if name.is_empty() { Err("a name is empty".to_owned()) } else { Ok(name.to_owned()) }
 }
 
 fn limit(text: &str) -> Result<NonZeroU32, String> {
@@ -113,6 +117,10 @@ pub(crate) fn run(command: &Command) -> Outcome {
 }
 
 fn add(new: NewKey, path: &std::path::Path) -> Outcome {
+    if is_nowhere() {
+        let reason = "stdout is closed or /dev/null: nobody would see the key, so none was made";
+        return Err(Failure::runtime(reason));
+    }
     let name = &new.id.clone();
     let secret = keys::add(path, new)?;
     if let Err(e) = print(&format!("{}\n", secret.as_str())) {
@@ -125,6 +133,24 @@ fn add(new: NewKey, path: &std::path::Path) -> Outcome {
         path.display()
     ));
     Ok(())
+}
+
+/// Whether what is printed goes where nobody can read it. A closed stdout is `/dev/null`, too: the
+/// standard library sees to that before `main`, so that no file that is opened later gets its number.
+#[cfg(unix)]
+fn is_nowhere() -> bool {
+    use std::os::fd::AsFd as _;
+    use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+    let device = |data: std::fs::Metadata| data.file_type().is_char_device().then(|| data.rdev());
+    let null = std::fs::metadata("/dev/null").ok().and_then(device);
+    let stdout = std::io::stdout().as_fd().try_clone_to_owned().map(std::fs::File::from);
+    let stdout = stdout.and_then(|file| file.metadata()).ok().and_then(device);
+    null.is_some() && stdout == null
+}
+
+#[cfg(not(unix))]
+fn is_nowhere() -> bool {
+    false
 }
 
 /// As `keys add` takes them; `-` for none.

@@ -99,8 +99,7 @@ fn change(
     create: bool,
     edit: impl FnOnce(&mut Vec<Entry>) -> Result<(), String>,
 ) -> Result<(), KeyError> {
-    // A symbolic link stays one: what it points to is replaced.
-    let path = &std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let path = &target(path).map_err(|reason| KeyError::new(path, reason))?;
     let fail = |reason: String| KeyError::new(path, reason);
     let folder = match path.parent() {
         Some(p) if !p.as_os_str().is_empty() => p,
@@ -119,6 +118,16 @@ fn change(
     // A file that the server would refuse must not take the place of one that it takes.
     file::check(&content).map_err(fail)?;
     replace(path, folder, &content).map_err(fail)
+}
+
+/// A symbolic link stays one: what it points to is replaced. Where it points to nothing, nobody can tell
+/// whether that is meant, or is a folder that was not mounted.
+fn target(path: &Path) -> Result<PathBuf, String> {
+    match std::fs::canonicalize(path) {
+        Ok(target) => Ok(target),
+        Err(e) if path.is_symlink() => Err(format!("it is a link, and where it leads: {e}")),
+        Err(_) => Ok(path.to_owned()),
+    }
 }
 
 /// What is written for these keys.

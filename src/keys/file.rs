@@ -268,6 +268,9 @@ fn check_limits(key: &Entry) -> Result<(), String> {
     if models.is_some_and(<[String]>::is_empty) {
         return Err("models is empty: revoke the key, or name what it may use".to_owned());
     }
+    if models.unwrap_or_default().iter().any(String::is_empty) {
+        return Err("models has an empty name".to_owned());
+    }
     // `keys list` shows them.
     if models.unwrap_or_default().iter().any(|name| name.chars().any(char::is_control)) {
         return Err("models has a name with control characters".to_owned());

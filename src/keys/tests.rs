@@ -136,7 +136,7 @@ fn a_file_that_everybody_may_read_or_write_is_refused() {
 #[test]
 fn bad_files_are_refused_by_line_without_repeating_them() {
     let good = entry("a", "s", "");
-    let bad: [(String, &str); 23] = [
+    let bad: [(String, &str); 24] = [
         (String::new(), "missing field `keys`"),
         ("keys = [".to_owned(), "line 1"),
         (good.replace("sha256", "sha-canary"), "unknown field"),
@@ -152,6 +152,7 @@ fn bad_files_are_refused_by_line_without_repeating_them() {
         (entry("a", "s", "tpm = 1_000_000_001"), "'a': tpm is at most 1000000000"),
         (entry("a", "s", "priority = 9"), "'a': priority lies between -8 and 8"),
         (entry("a", "s", "models = []"), "'a': models is empty"),
+        (entry("a", "s", "models = [\"\"]"), "'a': models has an empty name"),
         (entry("a", "s", "models = [1]"), "line 4"),
         (entry("a", "s", r#"models = ["b\u001b[2J"]"#), "'a': models has a name with control"),
         (entry("a", "s", r#""b\u001b[2J\tc" = 1"#), "unknown field …, expected one of"),

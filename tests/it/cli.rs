@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 
 use tempfile::{TempDir, tempdir};
 
-use crate::support::{FAKE, millrace};
+use crate::support::{BIN, FAKE, clean, millrace};
 
 /// Exit code, stdout and stderr.
 fn outcome(command: &mut Command) -> (i32, String, String) {
@@ -224,6 +224,41 @@ fn a_key_that_cannot_be_shown_is_not_kept() {
         command.args(["keys", "add", "a", "--file", "k.toml"]).stdout(full).status().unwrap();
     assert_eq!(status.code(), Some(1));
     assert!(!run(&home, &["keys", "list", "--file", "k.toml"]).1.contains("\na "));
+}
+
+#[test]
+fn a_key_that_nobody_would_see_is_not_made() {
+    let home = tempdir().unwrap();
+    for nowhere in [">&-", ">/dev/null", "1<>/dev/null"] {
+        // Only a shell can leave a descriptor closed for what it becomes.
+        let mut shell = clean("sh", home.path());
+        shell.args(["-c", &format!("exec \"$0\" \"$@\" {nowhere}"), BIN]);
+        let (code, _, err) = outcome(shell.args(["keys", "add", "a", "--file", "k.toml"]));
+        assert!(code == 1 && err.contains("nobody would see the key"), "{nowhere}: {err}");
+        assert!(!home.path().join("k.toml").exists(), "{nowhere}");
+    }
+}
+
+#[test]
+fn keys_add_takes_no_empty_names_and_replaces_no_link() {
+    let home = tempdir().unwrap();
+    for models in ["", ",", "a,,b", "a,"] {
+        let add = ["keys", "add", "a", "--models", models, "--file", "k.toml"];
+        let (code, out, err) = run(&home, &add);
+        assert_eq!((code, out.as_str()), (2, ""), "{models:?}: {err}");
+        assert!(err.contains("--models") && err.contains("empty"), "{err}");
+    }
+    let link = home.path().join("k.toml");
+    std::os::unix::fs::symlink("not/mounted/k.toml", &link).unwrap();
+    let (code, out, err) = run(&home, &["keys", "add", "a", "--file", "k.toml"]);
+    assert_eq!((code, out.as_str()), (1, ""), "{err}");
+    assert!(err.contains("k.toml: it is a link, and where it leads: No such file"), "{err}");
+    assert!(link.is_symlink());
+    // A path may be called anything.
+    let (code, _, err) = run(&home, &["keys", "add", "a", "--file", "k\u{1b}[2J\u{202e}.toml"]);
+    assert!(code == 0 && err.contains("added a to k [2J .toml;"), "{err:?}");
+    let (code, _, err) = run(&home, &["keys", "revoke", "a", "--file", "k\u{1b}[2J\u{202e}.toml"]);
+    assert!(code == 0 && err == "revoked a in k [2J .toml\n", "{err:?}");
 }
 
 #[test]
