@@ -237,10 +237,18 @@ fn row_31_hyperparameters_that_no_model_has() {
         ("llama.rope.freq_base", Value::F64(1e-45), "frequencies that are not finite"),
         ("llama.rope.scaling.type", text("yarn"), "\"yarn\" is not supported"),
         ("llama.attention.scale", Value::F64(f64::INFINITY), "scale is not a positive number"),
+        ("llama.attention.scale", Value::F64(1e30), "attention.scale is not between 1e-6 and 1e6"),
     ] {
         assert_change_refused(says, |w| {
             w.set(key, &value);
         });
+    }
+    for factor in ["embedding_scale", "residual_scale", "logit_scale", "attention.scale"] {
+        for bad in [1e-45, 1e30] {
+            let mut w = tiny("granite");
+            w.set(&format!("granite.{factor}"), &Value::F64(bad));
+            assert_refused(&w.bytes(), &format!("{factor} is not between 1e-6 and 1e6"), factor);
+        }
     }
     let eps = "llama.attention.layer_norm_rms_epsilon";
     for bad in [f64::NAN, 0.0, -1.0, f64::INFINITY] {

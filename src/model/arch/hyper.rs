@@ -10,6 +10,9 @@ const MAX_HEADS: usize = 1 << 10;
 const MAX_HEAD_DIM: usize = 1 << 10;
 const MAX_VOCAB: usize = 1 << 22;
 const MAX_CONTEXT: usize = 1 << 24;
+/// What a model multiplies or caps its values by. Those of models lie between 0.007 and 64; far beyond them
+/// every product becomes infinite, or nothing.
+const FACTORS: std::ops::RangeInclusive<f32> = 1e-6..=1e6;
 /// Quantised blocks and activations are 32 wide.
 const WIDTH_UNIT: usize = 32;
 
@@ -59,6 +62,15 @@ impl<'a> Hyper<'a> {
             }
             Some(_) => Err(self.refused(key, "is not a positive number")),
         }
+    }
+
+    /// A factor or cap, if the key is there.
+    pub(super) fn factor_if_any(&self, key: &str) -> Result<Option<f32>, Refused> {
+        let factor = self.positive_if_any(key)?;
+        if factor.is_some_and(|factor| !FACTORS.contains(&factor)) {
+            return Err(self.refused(key, "is not between 1e-6 and 1e6"));
+        }
+        Ok(factor)
     }
 
     /// Sizes of the model, whose vocabulary is as large as the embedding is high.
@@ -114,7 +126,7 @@ impl<'a> Hyper<'a> {
 
     /// `attention.scale`, else `1 / sqrt(head_dim)`.
     pub(super) fn attention_scale(&self, family: &Family, shape: &Shape) -> Result<f32, Refused> {
-        if let Some(scale) = self.positive_if_any("attention.scale")? {
+        if let Some(scale) = self.factor_if_any("attention.scale")? {
             return Ok(scale);
         }
         let is_odd = family.odd_scale_layers == Some(shape.layers);
@@ -137,12 +149,12 @@ impl<'a> Hyper<'a> {
 
     /// The cap of that name, for families that know caps and files that have them.
     pub(super) fn cap(&self, family: &Family, key: &str) -> Result<Option<f32>, Refused> {
-        if family.soft_caps { self.positive_if_any(key) } else { Ok(None) }
+        if family.soft_caps { self.factor_if_any(key) } else { Ok(None) }
     }
 
     /// The factor of that name, for families that have factors; 1 otherwise.
     pub(super) fn scale(&self, family: &Family, key: &str) -> Result<f32, Refused> {
-        let given = if family.scales { self.positive_if_any(key)? } else { None };
+        let given = if family.scales { self.factor_if_any(key)? } else { None };
         Ok(given.unwrap_or(1.0))
     }
 

@@ -184,7 +184,7 @@ pub fn describe(
         embed_scale: match family.embed_scale {
             EmbedScale::One => 1.0,
             EmbedScale::RootHidden => (shape.hidden as f32).sqrt(),
-            EmbedScale::Given => hyper.positive_if_any("embedding_scale")?.unwrap_or(1.0),
+            EmbedScale::Given => hyper.factor_if_any("embedding_scale")?.unwrap_or(1.0),
         },
         attention_scale: hyper.attention_scale(family, &shape)?,
         attention_cap: hyper.cap(family, "attn_logit_softcapping")?,

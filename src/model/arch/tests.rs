@@ -151,6 +151,14 @@ fn factors_of_the_file_are_taken_by_who_has_them() {
     assert_eq!((got, granite.attention_scale), ([12.0, 0.25, 0.125], 0.5));
     meta.values.insert("granite.logit_scale".to_owned(), Value::F64(0.0));
     assert_eq!(refusal(&meta, &t), "granite.logit_scale is not a positive number");
+    for (key, value) in factors {
+        for bad in [1e-45, 1e-30, 1e30] {
+            meta.values.insert(format!("granite.{key}"), Value::F64(bad));
+            let says = format!("granite.{key} is not between 1e-6 and 1e6");
+            assert_eq!(refusal(&meta, &t), says, "{bad}");
+        }
+        meta.values.insert(format!("granite.{key}"), Value::F64(value));
+    }
 }
 
 #[test]
