@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use rustls::InconsistentKeys;
 use rustls::crypto::{CryptoProvider, ring};
-use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::pem::{self, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{ClientHello, ResolvesServerCert, ServerConfig};
+use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert, ServerConfig};
 use rustls::sign::CertifiedKey;
 use tokio_rustls::TlsAcceptor;
 use zeroize::Zeroizing;
@@ -34,6 +35,8 @@ pub enum TlsError {
     File { file: PathBuf, reason: String },
     #[error("the certificate and the key do not go together: {0}")]
     Pair(rustls::Error),
+    #[error("TLS cannot be set up: {0}")]
+    Setup(rustls::Error),
 }
 
 /// What the listener shows to clients.
@@ -54,7 +57,7 @@ impl Tls {
         let shown = Arc::new(Shown(ArcSwap::from_pointee(read(&files, &provider)?)));
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
-            .map_err(TlsError::Pair)?
+            .map_err(TlsError::Setup)?
             .with_no_client_auth()
             .with_cert_resolver(Arc::clone(&shown) as Arc<dyn ResolvesServerCert>);
         config.alpn_protocols = vec![H2.to_vec(), HTTP_1_1.to_vec()];
@@ -102,20 +105,59 @@ fn marks(files: &TlsConfig) -> [Mark; 2] {
 
 fn read(files: &TlsConfig, provider: &CryptoProvider) -> Result<CertifiedKey, TlsError> {
     let fault = |file: &PathBuf, reason: String| TlsError::File { file: file.clone(), reason };
-    let cert = pem(&files.cert).map_err(|reason| fault(&files.cert, reason))?;
-    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&cert).collect();
-    let chain = chain.map_err(|e| fault(&files.cert, e.to_string()))?;
-    if chain.is_empty() {
-        return Err(fault(&files.cert, "no certificate in PEM form".to_owned()));
+    let chain = chain(&files.cert).map_err(|reason| fault(&files.cert, reason))?;
+    let key = key(&files.key).map_err(|reason| fault(&files.key, reason))?;
+    let key = provider.key_provider.load_private_key(key);
+    let key = key.map_err(|e| fault(&files.key, format!("it is no key that can be used: {e}")))?;
+    let pair = CertifiedKey::new(chain, key);
+    match pair.keys_match() {
+        // A key that does not tell its public half.
+        Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(pair),
+        Err(e) => Err(TlsError::Pair(e)),
     }
-    let key = pem(&files.key).map_err(|reason| fault(&files.key, reason))?;
-    let key = PrivateKeyDer::from_pem_slice(&key);
-    let key = key.map_err(|e| fault(&files.key, e.to_string()))?;
-    CertifiedKey::from_der(chain, key, provider).map_err(TlsError::Pair)
+}
+
+/// The certificate, and those that vouch for it.
+fn chain(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let text = content(file)?;
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
+    let chain = chain.map_err(|e| broken(&e, "certificate"))?;
+    if chain.is_empty() {
+        return Err("no certificate in PEM form".to_owned());
+    }
+    for (i, certificate) in chain.iter().enumerate() {
+        ParsedCertificate::try_from(certificate)
+            .map_err(|e| format!("certificate {} of {} is broken: {e}", i + 1, chain.len()))?;
+    }
+    Ok(chain)
+}
+
+fn key(file: &Path) -> Result<PrivateKeyDer<'static>, String> {
+    let text = content(file)?;
+    let says = |mark: &[u8]| text.windows(mark.len()).any(|part| part == mark);
+    // In PKCS #8, and in the form that was usual before it.
+    if says(b"-----BEGIN ENCRYPTED PRIVATE KEY-----") || says(b"\nProc-Type: 4,ENCRYPTED") {
+        let advice = "take one without a passphrase, as `openssl pkey -in FILE -out FILE` makes it";
+        return Err(format!("the key is encrypted: {advice}"));
+    }
+    PrivateKeyDer::from_pem_slice(&text).map_err(|e| broken(&e, "private key"))
+}
+
+/// What is wrong with a text in PEM form. The library would show what stands there, as numbers.
+fn broken(e: &pem::Error, what: &str) -> String {
+    match e {
+        pem::Error::NoItemsFound => format!("no {what} in PEM form"),
+        pem::Error::MissingSectionEnd { .. } => format!("a {what} has no end: it was cut"),
+        pem::Error::IllegalSectionStart { .. } => "a line of BEGIN is broken".to_owned(),
+        pem::Error::Base64Decode(_) => {
+            format!("a {what} is broken: what is between its lines of BEGIN and END is no base64")
+        }
+        e => e.to_string(),
+    }
 }
 
 /// A file's content. What is no file, such as a pipe, would be waited for, or have no end.
-fn pem(file: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
+fn content(file: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
     let data = fs::metadata(file).map_err(|e| e.to_string())?;
     if !data.is_file() {
         return Err("it is not a file".to_owned());

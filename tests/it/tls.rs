@@ -167,10 +167,38 @@ fn what_is_no_pair_is_said_at_the_start() {
     fs::write(path("empty.pem"), "").unwrap();
     fs::write(path("long.pem"), vec![b'x'; (1 << 20) + 1]).unwrap();
     assert!(std::process::Command::new("mkfifo").arg(path("pipe.pem")).status().unwrap().success());
+    let (cert, key) =
+        ["cert.pem", "key.pem"].map(|name| fs::read_to_string(path(name)).unwrap()).into();
+    fs::write(path("cut.pem"), &cert[..cert.len() / 2]).unwrap();
+    fs::write(path("spoilt.pem"), cert.replacen("\nMII", "\nM!!", 1)).unwrap();
+    // Base64 still, but of nothing.
+    fs::write(path("void.pem"), cert.replacen("\nMII", "\nAAA", 1)).unwrap();
+    fs::write(path("two.pem"), format!("{cert}{}", cert.replacen("\nMII", "\nAAA", 1))).unwrap();
+    fs::write(path("cut-key.pem"), &key[..key.len() / 2]).unwrap();
+    fs::write(path("void-key.pem"), key.replacen("\nMI", "\nAA", 1)).unwrap();
+    for (form, name) in [("pkcs8", "locked.pem"), ("ec", "old-locked.pem")] {
+        let mut openssl = Command::new("openssl");
+        match form {
+            "pkcs8" => openssl.args(["pkcs8", "-topk8", "-passout", "pass:secret"]),
+            _ => openssl.args(["ec", "-aes128", "-passout", "pass:secret"]),
+        };
+        openssl.args(["-in", &path("key.pem"), "-out", &path(name)]);
+        assert!(openssl.output().unwrap().status.success());
+    }
     for (cert, key, says) in [
+        ("cut.pem", "key.pem", "cut.pem: a certificate has no end: it was cut"),
+        ("spoilt.pem", "key.pem", "spoilt.pem: a certificate is broken"),
+        ("void.pem", "key.pem", "void.pem: certificate 1 of 1 is broken"),
+        ("two.pem", "key.pem", "two.pem: certificate 2 of 2 is broken"),
+        ("key.pem", "key.pem", "key.pem: no certificate in PEM form"),
+        ("cert.pem", "cert.pem", "cert.pem: no private key in PEM form"),
+        ("cert.pem", "cut-key.pem", "cut-key.pem: a private key has no end: it was cut"),
+        ("cert.pem", "void-key.pem", "void-key.pem: it is no key that can be used"),
+        ("cert.pem", "locked.pem", "locked.pem: the key is encrypted"),
+        ("cert.pem", "old-locked.pem", "old-locked.pem: the key is encrypted"),
         ("cert.pem", "none.pem", "none.pem"),
         ("empty.pem", "key.pem", "no certificate"),
-        ("cert.pem", "empty.pem", "empty.pem"),
+        ("cert.pem", "empty.pem", "empty.pem: no private key in PEM form"),
         ("cert.pem", "other.pem", "do not go together"),
         ("pipe.pem", "key.pem", "pipe.pem: it is not a file"),
         ("cert.pem", "pipe.pem", "pipe.pem: it is not a file"),
