@@ -62,7 +62,7 @@ fn object(inner: impl Strategy<Value = Value> + Clone + 'static) -> impl Strateg
             let mut schema = json!({"type": "object", "properties": properties, "required": required,
                 "additionalProperties": additional});
             if let Some(pattern) = patterns {
-                schema["patternProperties"] = json!({"^p[0-9]$": pattern});
+                schema["patternProperties"] = json!({"^[pq]$": pattern.clone(), "^r": pattern});
             }
             schema
         },
@@ -109,6 +109,62 @@ fn leaf_without_reference() -> impl Strategy<Value = Value> {
     leaf().prop_filter("no circle", |schema| schema.get("$ref").is_none())
 }
 
+/// JSON whose objects have no name twice.
+struct Unique;
+
+impl<'de> serde::Deserialize<'de> for Unique {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Self)
+    }
+}
+
+impl<'de> serde::de::Visitor<'de> for Unique {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("names that come once")
+    }
+
+    fn visit_unit<E>(self) -> Result<Self, E> {
+        Ok(Self)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self, E> {
+        Ok(Self)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Self, E> {
+        Ok(Self)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Self, E> {
+        Ok(Self)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Self, E> {
+        Ok(Self)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Self, E> {
+        Ok(Self)
+    }
+
+    fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut items: A) -> Result<Self, A::Error> {
+        while items.next_element::<Self>()?.is_some() {}
+        Ok(Self)
+    }
+
+    fn visit_map<A: serde::de::MapAccess<'de>>(self, mut members: A) -> Result<Self, A::Error> {
+        let mut names = std::collections::HashSet::new();
+        while let Some((name, _)) = members.next_entry::<String, Self>()? {
+            if !names.insert(name.clone()) {
+                return Err(serde::de::Error::custom(format!("{name} twice")));
+            }
+        }
+        Ok(Self)
+    }
+}
+
 #[test]
 fn what_fits_a_grammar_fits_its_schema() {
     let grammars = Grammars::new(&FAKE);
@@ -128,6 +184,8 @@ fn what_fits_a_grammar_fits_its_schema() {
             let value: Value = serde_json::from_str(&answer)
                 .map_err(|e| TestCaseError::fail(format!("{e}: {answer} of {schema}")))?;
             prop_assert!(validator.is_valid(&value), "{} does not fit {}", answer, schema);
+            let unique: Result<Unique, _> = serde_json::from_str(&answer);
+            prop_assert!(unique.is_ok(), "{} of {}", answer, schema);
         }
         Ok(())
     });

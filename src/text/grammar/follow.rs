@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use llguidance::Matcher;
+use llguidance::toktrie::{TokEnv, TokTrie};
 
+use super::names::{Names, Quoted};
 use crate::engine::constraint::{Constraint, OutOfBounds, Stage, TokenSet};
 use crate::engine::message::TokenId;
 
@@ -12,19 +14,38 @@ use crate::engine::message::TokenId;
 pub(super) struct Follower {
     matcher: Matcher,
     usable: Arc<Usable>,
+    /// Of JSON.
+    names: Option<Names>,
 }
 
 /// Tokens that a grammar may allow at all.
-#[derive(Debug)]
 pub(super) struct Usable {
+    env: TokEnv,
     /// Those that stand for text, 32 a word.
-    pub(super) text: Vec<u32>,
-    pub(super) ends: Vec<TokenId>,
+    text: Vec<u32>,
+    quoted: Quoted,
+    ends: Vec<TokenId>,
+}
+
+impl Usable {
+    pub(super) fn new(env: TokEnv, ends: Vec<TokenId>) -> Self {
+        let trie = env.tok_trie();
+        let mut text = vec![0; trie.vocab_size().div_ceil(32)];
+        for id in (0..trie.vocab_size() as TokenId).filter(|&id| trie.token_len(id) > 0) {
+            text[id as usize / 32] |= 1 << (id % 32);
+        }
+        let quoted = Quoted::of(trie);
+        Self { env, text, quoted, ends }
+    }
+
+    fn trie(&self) -> &TokTrie {
+        self.env.tok_trie()
+    }
 }
 
 impl Follower {
-    pub(super) fn new(matcher: Matcher, usable: Arc<Usable>) -> Self {
-        Self { matcher, usable }
+    pub(super) fn new(matcher: Matcher, usable: Arc<Usable>, is_json: bool) -> Self {
+        Self { matcher, usable, names: is_json.then(Names::default) }
     }
 
     fn checked<T>(&self, result: anyhow::Result<T>) -> Result<T, OutOfBounds> {
@@ -53,12 +74,18 @@ impl Constraint for Follower {
         if words.iter().all(|&word| word == 0) {
             return Err(OutOfBounds);
         }
+        if let Some(names) = &mut self.names {
+            names.forbid(&self.usable.quoted, &mut words);
+        }
         Ok(TokenSet::from_words(words))
     }
 
     fn accept(&mut self, token: TokenId) -> Result<Stage, OutOfBounds> {
         let consumed = self.matcher.consume_token(token);
         self.checked(consumed)?;
+        if let Some(names) = &mut self.names {
+            names.accept(self.usable.trie().token(token));
+        }
         match self.matcher.is_stopped() {
             false => Ok(Stage::Open),
             true if self.matcher.stop_reason().is_ok() => Ok(Stage::Complete),
@@ -68,12 +95,28 @@ impl Constraint for Follower {
 
     fn take_back(&mut self, count: usize) -> Result<(), OutOfBounds> {
         let taken = self.matcher.rollback(count);
-        self.checked(taken)
+        self.checked(taken)?;
+        if let Some(names) = &mut self.names {
+            names.take_back(count);
+        }
+        Ok(())
     }
 
     fn forced(&mut self) -> Result<Vec<TokenId>, OutOfBounds> {
-        let tokens = self.matcher.compute_ff_tokens();
-        if self.matcher.is_error() { Err(OutOfBounds) } else { Ok(tokens) }
+        let mut tokens = self.matcher.compute_ff_tokens();
+        if self.matcher.is_error() {
+            return Err(OutOfBounds);
+        }
+        if let Some(names) = &mut self.names {
+            // What would repeat a name is the mask's to forbid.
+            let trie = self.usable.trie();
+            let sound = |most: &usize| {
+                !names.repeats(tokens[..*most].iter().map(|&token| trie.token(token)))
+            };
+            let most = (0..=tokens.len()).rev().find(sound).unwrap_or(0);
+            tokens.truncate(most);
+        }
+        Ok(tokens)
     }
 }
 

@@ -9,6 +9,7 @@ mod cache;
 mod conformity_tests;
 mod follow;
 mod lark;
+mod names;
 mod pattern;
 mod schema;
 #[cfg(test)]
@@ -26,7 +27,6 @@ use llguidance::{Matcher, ParserFactory};
 use serde_json::Value;
 
 use crate::engine::constraint::{Constraint, TokenSet};
-use crate::engine::message::TokenId;
 use crate::text::Text;
 use cache::Cache;
 use follow::{Follower, Usable};
@@ -137,6 +137,7 @@ pub struct Grammar {
     /// Never advanced: each answer follows a copy of its own.
     matcher: Mutex<Matcher>,
     usable: Arc<Usable>,
+    is_json: bool,
     /// What it takes, roughly.
     bytes: usize,
 }
@@ -145,7 +146,7 @@ impl Grammar {
     /// What keeps one answer within it.
     pub fn constraint(&self) -> Box<dyn Constraint> {
         let matcher = self.matcher.lock().unwrap_or_else(PoisonError::into_inner).deep_clone();
-        Box::new(Follower::new(matcher, Arc::clone(&self.usable)))
+        Box::new(Follower::new(matcher, Arc::clone(&self.usable), self.is_json))
     }
 }
 
@@ -205,12 +206,7 @@ impl Compiler {
         limits.step_max_items = MASK_ITEMS_MAX;
         limits.max_lexer_states = LEXER_STATES_MAX;
         limits.verbose_errors = false;
-        let trie = env.tok_trie();
-        let mut usable = vec![0; trie.vocab_size().div_ceil(32)];
-        for id in (0..trie.vocab_size() as TokenId).filter(|&id| trie.token_len(id) > 0) {
-            usable[id as usize / 32] |= 1 << (id % 32);
-        }
-        let usable = Arc::new(Usable { text: usable, ends: text.end_tokens().to_vec() });
+        let usable = Arc::new(Usable::new(env, text.end_tokens().to_vec()));
         Ok(Self { factory, usable })
     }
 
@@ -244,10 +240,11 @@ impl Compiler {
             return Err(GrammarError::Refused(reason.to_owned()));
         }
         let matcher = Matcher::new(Ok(parser));
-        let follower = Follower::new(matcher.deep_clone(), Arc::clone(&self.usable));
-        first_mask(follower)?;
-        let bytes = cache::estimate(source);
-        Ok(Grammar { matcher: Mutex::new(matcher), usable: Arc::clone(&self.usable), bytes })
+        let is_json =
+            matches!(source, Source::JsonObject | Source::JsonSchema(_) | Source::Parts(_));
+        first_mask(Follower::new(matcher.deep_clone(), Arc::clone(&self.usable), is_json))?;
+        let (bytes, usable) = (cache::estimate(source), Arc::clone(&self.usable));
+        Ok(Grammar { matcher: Mutex::new(matcher), usable, is_json, bytes })
     }
 }
 

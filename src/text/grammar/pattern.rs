@@ -1,5 +1,13 @@
 //! Regular expressions, as far as they mean something else to llguidance than to those who write them.
 
+use regex_syntax::hir::{Class, Hir, HirKind, Look, Repetition};
+
+/// Few.
+const TEXTS_MAX: usize = 64;
+/// Stand for `^` and `$` in texts.
+const START: char = '\u{2}';
+const END: char = '\u{3}';
+
 /// Refuses what the dialects of Python and JavaScript refuse, but Rust's does not: a repetition that is
 /// repeated (`a**`).
 pub(super) fn check(regex: &str) -> Result<(), String> {
@@ -59,6 +67,71 @@ pub(super) fn from_ecma(regex: &str) -> Result<String, String> {
         last = c;
     }
     Ok(out)
+}
+
+/// The texts that a pattern in Rust's dialect matches, if they are few: it is then anchored at both ends.
+pub(super) fn texts(regex: &str) -> Option<Vec<String>> {
+    let anchored = |text: &String| {
+        let inner = text.trim_start_matches(START).trim_end_matches(END);
+        let is_whole = text.starts_with(START) && text.ends_with(END);
+        (is_whole && !inner.contains([START, END])).then(|| inner.to_owned())
+    };
+    let hir = regex_syntax::parse(regex).ok().filter(|_| !regex.contains([START, END]))?;
+    let texts = texts_of(&hir)?;
+    let anchored: Vec<_> = texts.iter().map(anchored).collect::<Option<_>>()?;
+    bounded([Some(anchored)].into_iter())
+}
+
+/// With `START` and `END` where the beginning and the end must be.
+fn texts_of(hir: &Hir) -> Option<Vec<String>> {
+    let one = |text: &str| Some(vec![text.to_owned()]);
+    match hir.kind() {
+        HirKind::Empty => one(""),
+        HirKind::Look(Look::Start) => one(START.encode_utf8(&mut [0; 4])),
+        HirKind::Look(Look::End) => one(END.encode_utf8(&mut [0; 4])),
+        HirKind::Literal(literal) => one(std::str::from_utf8(&literal.0).ok()?),
+        HirKind::Class(Class::Unicode(class)) => {
+            let chars = || class.iter().flat_map(|range| range.start()..=range.end());
+            let few = chars().take(TEXTS_MAX + 1).count() <= TEXTS_MAX;
+            few.then(|| chars().map(String::from).collect())
+        }
+        HirKind::Repetition(Repetition { min, max: Some(max), sub, .. }) => {
+            let times = |count| in_order(&vec![(**sub).clone(); count as usize]);
+            let is_short = *max as usize <= TEXTS_MAX;
+            is_short.then(|| bounded((*min..=*max).map(times))).flatten()
+        }
+        HirKind::Capture(capture) => texts_of(&capture.sub),
+        HirKind::Concat(parts) => in_order(parts),
+        HirKind::Alternation(ways) => bounded(ways.iter().map(texts_of)),
+        _ => None,
+    }
+}
+
+/// One of each part, in their order.
+fn in_order(parts: &[Hir]) -> Option<Vec<String>> {
+    parts.iter().try_fold(vec![String::new()], |before, part| {
+        let after = texts_of(part)?;
+        if before.len() * after.len() > TEXTS_MAX {
+            return None;
+        }
+        Some(before.iter().flat_map(|a| after.iter().map(move |b| format!("{a}{b}"))).collect())
+    })
+}
+
+/// All of them, each once, unless they are many.
+fn bounded(ways: impl Iterator<Item = Option<Vec<String>>>) -> Option<Vec<String>> {
+    let mut all: Vec<String> = Vec::new();
+    for way in ways {
+        for text in way? {
+            if !all.contains(&text) {
+                all.push(text);
+            }
+        }
+        if all.len() > TEXTS_MAX {
+            return None;
+        }
+    }
+    Some(all)
 }
 
 /// `\s` and the like, of which the backslash stands there already.

@@ -5,7 +5,9 @@
 //! schema is read here first: each keyword at each place is one that is followed, or says nothing
 //! about validity, or is refused with its path.
 
+mod formats;
 mod keywords;
+mod names;
 mod numbers;
 mod references;
 
@@ -45,6 +47,14 @@ pub(super) fn prepare(schema: &Value) -> Result<Value, GrammarError> {
         let Some(found) = references::find_mut(&mut schema, &place) else { continue };
         reader.read(found, &place).map_err(GrammarError::Refused)?;
         reader.seen.insert(place);
+    }
+    // From the inside out: schemas move with what is in them.
+    let mut places: Vec<Path> = reader.seen.into_iter().collect();
+    places.sort_unstable_by_key(|place| std::cmp::Reverse(place.len()));
+    for place in &places {
+        if let Some(Value::Object(map)) = references::find_mut(&mut schema, place) {
+            names::list(map);
+        }
     }
     if let Value::Object(root) = &mut schema {
         let options = json!({ "whitespace_pattern": WHITE_SPACE, "json_allowed_escapes": ESCAPES });
@@ -180,7 +190,7 @@ fn check_together(map: &Map<String, Value>) -> Result<(), String> {
         }
     }
     if let Some(format) = map.get("format") {
-        keywords::check_format(format, map.get("type"))?;
+        formats::check(format, map.get("type"))?;
     }
     Ok(())
 }
@@ -191,5 +201,6 @@ fn rewrite(map: &mut Map<String, Value>) -> Result<(), String> {
     if let Some(Value::String(regex)) = map.get_mut("pattern") {
         *regex = pattern::from_ecma(regex).map_err(|what| format!("'pattern': {what}"))?;
     }
+    formats::as_pattern(map);
     Ok(())
 }

@@ -2,6 +2,7 @@ use serde_json::json;
 
 use super::*;
 use crate::engine::constraint::Stage;
+use crate::engine::message::TokenId;
 use crate::text::testing::{FAKE, SMOLLM};
 
 fn compile(source: &Source) -> Result<Arc<Grammar>, String> {
@@ -191,11 +192,11 @@ fn parts_come_in_order_and_as_often_as_they_may() {
         Part::Json { schema: either, of: None },
         literal("\n</tool_call>\n"),
     ];
-    let grammar = compile(&Source::Parts(vec![literal("é\"\\"), Part::Many(one)])).unwrap();
+    let grammar = compile(&Source::Parts(vec![literal("é\"\\\\\""), Part::Many(one)])).unwrap();
     let mut most = 0;
     for seed in 0..30 {
         let Some(answer) = wander(&FAKE, &grammar, seed, 2000) else { continue };
-        let calls = answer.strip_prefix("é\"\\<tool_call>\n").unwrap();
+        let calls = answer.strip_prefix("é\"\\\\\"<tool_call>\n").unwrap();
         let calls: Vec<_> = calls.split("<tool_call>\n").collect();
         for call in &calls {
             let call = call.strip_suffix("\n</tool_call>\n").unwrap();
@@ -206,4 +207,151 @@ fn parts_come_in_order_and_as_often_as_they_may() {
         most = most.max(calls.len());
     }
     assert!(most > 1);
+}
+
+/// Where in `answer` a grammar does not let it go on, byte by byte.
+fn refused_at(source: &Source, answer: &str) -> Option<usize> {
+    let mut constraint = compile(source).unwrap().constraint();
+    answer.bytes().position(|byte| {
+        let byte_of = |id: &TokenId| FAKE.token_bytes(*id) == [byte];
+        let token = constraint.allowed().unwrap().iter().find(byte_of);
+        token.is_none_or(|token| {
+            constraint.accept(token).unwrap();
+            false
+        })
+    })
+}
+
+#[test]
+fn no_name_comes_twice_in_an_object() {
+    let open = || schema(json!({"type": "object", "additionalProperties": {"type": "integer"}}));
+    let of = |pattern: &str| {
+        schema(json!({"type": "object", "patternProperties": {pattern: {"type": "integer"}},
+            "additionalProperties": false}))
+    };
+    let call = Source::Parts(vec![
+        Part::Literal("<tool_call>\n{\"name\": \"f\", \"arguments\": ".to_owned()),
+        Part::Json { schema: json!({"type": "object"}), of: None },
+    ]);
+    for (source, answer, expected) in [
+        (open(), r#"{"a":1,"b":1,"a":1}"#, Some(r#"{"a":1,"b":1,"a"#)),
+        (open(), r#"{"a":1,"b":1,"ab":1}"#, None),
+        (Source::JsonObject, r#"{"a":{"a":{}},"b":[{"a":1},{"a":1}]}"#, None),
+        (Source::JsonObject, r#"{"x":{"é\"":1,"é\"":1}}"#, Some(r#"{"x":{"é\"":1,"é\""#)),
+        (of("^x"), r#"{"x1":1,"x1":1}"#, Some(r#"{"x1":1,"x1"#)),
+        (of("^x"), r#"{"x1":1,"x12":1}"#, None),
+        // The few that there are, once each.
+        (of("^[ab]$"), r#"{"a":1,"a":1}"#, Some(r#"{"a":1,""#)),
+        (of("^[ab]$"), r#"{"a":1,"b":1,"#, Some(r#"{"a":1,"b":1"#)),
+        (of("^(on|off?)$|^$"), r#"{"on":1,"o":1}"#, Some(r#"{"on":1,"o"#)),
+        (of("^(on|off?)$|^$"), r#"{"on":1,"of":1,"off":1}"#, None),
+        (
+            call,
+            "<tool_call>\n{\"name\": \"f\", \"arguments\": {\"name\":1,\"name\":1}",
+            Some("<tool_call>\n{\"name\": \"f\", \"arguments\": {\"name\":1,\"name"),
+        ),
+    ] {
+        let at = refused_at(&source, answer);
+        assert_eq!(at.map(|at| &answer[..at]), expected, "{answer} of {source:?}");
+    }
+}
+
+#[test]
+fn what_a_grammar_forces_repeats_no_name_while_there_is_another() {
+    let source =
+        schema(json!({"type": "object", "patternProperties": {"^(foo|bar[0-9]+)$": {"const": 1}},
+        "additionalProperties": false}));
+    let grammar = compile(&source).unwrap();
+    for seed in 0..40 {
+        if let Some(answer) = wander(&FAKE, &grammar, seed, 400) {
+            let value: Value = serde_json::from_str(&answer).unwrap();
+            assert!(value.as_object().unwrap().values().all(|value| *value == 1), "{answer}");
+        }
+    }
+    // Where there is none: the grammar is the stronger one, and the answer goes on.
+    let none = refused_at(&source, r#"{"foo":1,"foo":1}"#);
+    assert_eq!(none, None);
+}
+
+#[test]
+fn dates_and_times_are_those_that_there_are() {
+    let of = |format: &str, more: Value| {
+        let mut schema = json!({"type": "string", "format": format});
+        schema.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        Source::JsonSchema(schema)
+    };
+    for (format, text, is_one) in [
+        ("date", "2024-02-29", true),
+        ("date", "2000-02-29", true),
+        ("date", "2023-02-28", true),
+        ("date", "2023-12-31", true),
+        ("date", "2023-02-29", false),
+        ("date", "1900-02-29", false),
+        ("date", "2024-02-30", false),
+        ("date", "2023-04-31", false),
+        ("date", "2023-00-01", false),
+        ("time", "23:59:59Z", true),
+        ("time", "00:00:00.123+05:30", true),
+        ("time", "23:59:60Z", false),
+        ("time", "12:00:60Z", false),
+        ("time", "24:00:00Z", false),
+        ("time", "12:00:00", false),
+        ("date-time", "2024-02-29T12:00:00Z", true),
+        ("date-time", "2023-02-29T12:00:00Z", false),
+        ("date-time", "2024-02-29T12:00:60Z", false),
+        ("date-time", "2024-02-29", false),
+    ] {
+        for more in [json!({"const": text}), json!({"enum": [text, 1]})] {
+            let compiled = compile(&of(format, more.clone()));
+            assert_eq!(compiled.is_ok(), is_one, "{format}: {more}");
+        }
+    }
+    // Beside a pattern, both hold.
+    let may = of("date", json!({"pattern": "-05-", "allOf": [{"pattern": "^2"}]}));
+    let grammar = compile(&may).unwrap();
+    for seed in 0..20 {
+        let Some(answer) = wander(&FAKE, &grammar, seed, 40) else { continue };
+        assert!(answer.starts_with("\"2") && &answer[5..9] == "-05-", "{answer}");
+    }
+    assert!(compile(&of("date", json!({"pattern": "-13-"}))).is_err());
+}
+
+#[test]
+fn formats_of_all_types_are_kept_by_a_validator_that_knows_them() {
+    for format in ["date", "time", "date-time", "duration", "ipv4", "uuid"] {
+        for types in [json!("string"), json!(["string", "null"])] {
+            let schema = json!({"type": types, "format": format});
+            let grammar = compile(&Source::JsonSchema(schema.clone())).unwrap();
+            let validator = jsonschema::options().should_validate_formats(true).build(&schema);
+            let validator = validator.unwrap();
+            for seed in 0..50 {
+                let Some(answer) = wander(&FAKE, &grammar, seed, 120) else { continue };
+                let value: Value = serde_json::from_str(&answer).unwrap();
+                assert!(validator.is_valid(&value), "{format}: {answer}");
+            }
+        }
+    }
+}
+
+#[test]
+fn patterns_of_few_texts_are_told_from_those_of_many() {
+    for (pattern, expected) in [
+        ("^$", Some(&[""][..])),
+        ("^[ab]$", Some(&["a", "b"])),
+        ("^(?:a|bc?)$", Some(&["a", "b", "bc"])),
+        ("^a$|^a$|^b{2}$", Some(&["a", "bb"])),
+        ("^x[0-9]{2}$", None),
+        ("^a", None),
+        ("a$", None),
+        ("^a+$", None),
+        ("^(a$|b)$", Some(&["a", "b"])),
+        ("^(a$|b)", None),
+        ("^a$b$", None),
+        ("^.$", None),
+    ] {
+        let texts = pattern::texts(pattern);
+        let texts: Option<Vec<&str>> =
+            texts.as_ref().map(|texts| texts.iter().map(String::as_str).collect());
+        assert_eq!(texts.as_deref(), expected, "{pattern}");
+    }
 }

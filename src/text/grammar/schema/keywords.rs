@@ -177,26 +177,3 @@ impl Keyword {
         }
     }
 }
-
-/// Formats of strings that are followed, and of numbers that are ranges or nothing.
-pub(super) fn check_format(format: &Value, types: Option<&Value>) -> Result<(), String> {
-    const STRINGS: [&str; 10] = [
-        "date-time",
-        "time",
-        "date",
-        "duration",
-        "email",
-        "hostname",
-        "ipv4",
-        "ipv6",
-        "uuid",
-        "uri",
-    ];
-    const NUMBERS: [&str; 4] = ["int32", "int64", "float", "double"];
-    let format = format.as_str().unwrap_or_default();
-    let is_number = matches!(types.and_then(Value::as_str), Some("integer" | "number"));
-    if STRINGS.contains(&format) || (is_number && NUMBERS.contains(&format)) {
-        return Ok(());
-    }
-    Err(format!("the format {} is not supported", quoted(format)))
-}
