@@ -47,8 +47,9 @@ pub async fn compile(
     }
     let grammars = grammars.clone();
     let compiled = large::compile(move || grammars.compile(&source)).await?;
-    compiled.map(Some).map_err(|error| match error {
-        GrammarError::Refused(reason) => invalid(param, &reason),
+    compiled.map(Some).map_err(|error| match &error {
+        GrammarError::Refused(reason) => invalid(param, reason),
+        GrammarError::RefusedOf { of, .. } => ApiError::invalid(error.to_string(), of.clone()),
         GrammarError::Internal => ApiError::Internal,
     })
 }

@@ -94,6 +94,9 @@ pub enum Part {
 pub enum GrammarError {
     #[error("{0}")]
     Refused(String),
+    /// The same of one schema among several.
+    #[error("{reason} - '{of}'")]
+    RefusedOf { reason: String, of: String },
     /// Our fault.
     #[error("compiling a grammar failed")]
     Internal,
@@ -103,15 +106,27 @@ impl GrammarError {
     /// As one line of bounded length, whatever of the client's own words it repeats. The beginning of a
     /// long reason says what is wrong, its end where.
     fn in_a_line(self) -> Self {
-        let Self::Refused(reason) = self else { return self };
-        let mut line: Vec<char> =
-            reason.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-        if line.len() > REASON_CHARS_MAX {
-            let half = REASON_CHARS_MAX / 2;
-            line.splice(half..line.len() - half, ['…']);
+        match self {
+            Self::Refused(reason) => Self::Refused(in_a_line(&reason)),
+            Self::RefusedOf { reason, of } => Self::RefusedOf { reason: in_a_line(&reason), of },
+            Self::Internal => Self::Internal,
         }
-        Self::Refused(line.into_iter().collect())
     }
+}
+
+fn in_a_line(reason: &str) -> String {
+    let mut line: Vec<char> =
+        reason.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if line.len() > REASON_CHARS_MAX {
+        let half = REASON_CHARS_MAX / 2;
+        line.splice(half..line.len() - half, ['…']);
+    }
+    line.into_iter().collect()
+}
+
+/// Whether a grammar of `schema` would keep to each of its keywords, or which one it would not.
+pub fn check_schema(schema: &Value) -> Result<(), GrammarError> {
+    schema::prepare(schema).map(|_| ()).map_err(GrammarError::in_a_line)
 }
 
 /// The compiler of one model's grammars, with what it compiled last. Cheap to clone.
@@ -248,10 +263,12 @@ impl Compiler {
     }
 }
 
-/// As part of a sentence about several schemas.
+/// With the name of the schema, if it is one of several.
 fn of_whom(error: GrammarError, of: Option<&String>) -> GrammarError {
     match (error, of) {
-        (GrammarError::Refused(why), Some(of)) => GrammarError::Refused(format!("{why} of '{of}'")),
+        (GrammarError::Refused(reason), Some(of)) => {
+            GrammarError::RefusedOf { reason, of: of.clone() }
+        }
         (error, _) => error,
     }
 }

@@ -1,5 +1,7 @@
 //! The functions that a request lets the model call, and whether it may, must, or must not.
 
+use std::fmt;
+
 use crate::http::openai::error::ApiError;
 use crate::http::openai::json::{At, Fields, Json};
 
@@ -26,6 +28,8 @@ pub struct Function {
     pub name: String,
     /// A JSON schema of an object. Absent: without arguments.
     pub parameters: Option<Json>,
+    /// What does not fit the schema is no call, however it is marked.
+    pub strict: bool,
     /// The definition as templates show it to the model: as the request has it.
     pub definition: Json,
     /// Where the schema stands, for errors.
@@ -42,6 +46,14 @@ pub enum Choice {
     Required(Vec<usize>),
     /// This one, once.
     Named(usize),
+}
+
+impl Function {
+    /// Something is wrong with its schema.
+    pub fn fault(&self, message: impl fmt::Display) -> ApiError {
+        let place = self.place.clone();
+        ApiError::invalid(format!("{message} - '{place}'"), place)
+    }
 }
 
 impl Tools {
@@ -146,11 +158,11 @@ fn push(
         return Err(name.fault(format!("There are two functions {}", name.value)));
     }
     function.text_member("description")?;
-    if let Some(strict) = function.member("strict")?
-        && !matches!(strict.value, Json::Bool(_))
-    {
-        return Err(strict.wrong_type("boolean"));
-    }
+    let strict = match function.member("strict")? {
+        None => false,
+        Some(At { value: Json::Bool(strict), .. }) => *strict,
+        Some(other) => return Err(other.wrong_type("boolean")),
+    };
     let (parameters, place) = match function.member("parameters")? {
         None => (None, format!("{function}.parameters")),
         Some(parameters) => {
@@ -158,7 +170,7 @@ fn push(
             (Some(parameters.value.clone()), parameters.to_string())
         }
     };
-    functions.push(Function { name: text.to_owned(), parameters, definition, place });
+    functions.push(Function { name: text.to_owned(), parameters, strict, definition, place });
     Ok(())
 }
 

@@ -104,7 +104,8 @@ const TOOLS: &str = r#"{
                 "properties": {
                     "name": {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"},
                     "description": {"type": ["string", "null"]},
-                    "parameters": {"type": ["object", "null"], "description": "A JSON schema of an object."}
+                    "parameters": {"type": ["object", "null"], "description": "A JSON schema of an object."},
+                    "strict": {"type": ["boolean", "null"], "description": "What does not fit the schema is no call."}
                 }
             }
         }

@@ -309,14 +309,30 @@ async fn a_schema_that_calls_cannot_keep_to_is_named() {
         tools[1]["function"]["parameters"]["properties"]["y"] = schema;
         let mut body = with(&json!({"tools": tools, "tool_choice": "required"}));
         let (status, answer) = rig.post(PATH, &body).await;
-        assert_eq!((status.as_u16(), &answer["error"]["param"]), (400, &json!("tools")));
+        let place = json!("tools[1].function.parameters");
+        assert_eq!((status.as_u16(), &answer["error"]["param"]), (400, &place));
         let message = answer["error"]["message"].as_str().unwrap();
         assert!(message.contains(says), "{message}");
-        assert!(message.ends_with("of 'tools[1].function.parameters' - 'tools'"), "{message}");
+        assert!(message.ends_with(" - 'tools[1].function.parameters'"), "{message}");
         // Calls of its own accord are judged when they are there.
         body["tool_choice"] = "auto".into();
         assert_eq!(rig.post(PATH, &body).await.0, 200);
     }
+}
+
+#[tokio::test]
+async fn a_strict_schema_is_kept_to_or_refused_where_the_model_may_call() {
+    let rig = Rig::new("");
+    let mut tools = tools();
+    tools[1]["function"]["strict"] = true.into();
+    let body = |tools: &Value| with(&json!({"tools": tools, "tool_choice": "auto"}));
+    assert_eq!(rig.post(PATH, &body(&tools)).await.0, 200);
+    tools[1]["function"]["parameters"]["properties"]["y"] = json!({"not": {}});
+    let (status, answer) = rig.post(PATH, &body(&tools)).await;
+    let place = json!("tools[1].function.parameters");
+    assert_eq!((status.as_u16(), &answer["error"]["param"]), (400, &place), "{answer}");
+    let message = answer["error"]["message"].as_str().unwrap();
+    assert!(message.contains("'not' is not supported - at '#/properties/y'"), "{message}");
 }
 
 #[tokio::test]

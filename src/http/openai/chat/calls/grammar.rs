@@ -55,7 +55,7 @@ fn call(function: &Function) -> Result<Vec<Part>, ApiError> {
 }
 
 /// Arguments are an object, whether or not their schema says so.
-fn arguments(function: &Function) -> Result<Value, ApiError> {
+pub(super) fn arguments(function: &Function) -> Result<Value, ApiError> {
     let Some(parameters) = &function.parameters else {
         return Ok(json!({ "type": "object", "properties": {}, "additionalProperties": false }));
     };
@@ -68,10 +68,7 @@ fn arguments(function: &Function) -> Result<Value, ApiError> {
                 members.insert("type".to_owned(), "object".into());
             }
             Some(_) => {
-                let place = &function.place;
-                let message =
-                    format!("The parameters of a function are of type 'object' - '{place}'");
-                return Err(ApiError::invalid(message, "tools"));
+                return Err(function.fault("The parameters of a function are of type 'object'"));
             }
         }
     }

@@ -2,10 +2,10 @@
 //!
 //! Three forms are calls: `<tool_call>{"name": …, "arguments": …}</tool_call>`; a fenced block of such
 //! JSON, as Qwen2.5-Coder writes it; and an answer that is nothing but such JSON. Of a fenced block or
-//! bare JSON the arguments must fit the function's schema, or else it is an example of one. All else
-//! is text, and is held back only as long as it could still become a call, with the white space before
-//! it. So a call is only told of when it is whole, unless a grammar made it: that one can be trusted
-//! from its first character on.
+//! bare JSON the arguments must fit the function's schema, or else it is an example of one; those of a
+//! `strict` function must fit in a tag, too. All else is text, and is held back only as long as it could
+//! still become a call, with the white space before it. So a call is only told of when it is whole,
+//! unless a grammar made it: that one can be trusted from its first character on.
 
 mod block;
 mod forced;

@@ -6,8 +6,11 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use super::grammar;
 use crate::http::openai::chat::tools::Function;
 use crate::http::openai::error::ApiError;
+use crate::http::openai::json::Json;
+use crate::text::grammar::check_schema;
 
 /// Steps that a pattern of a schema may take before it does not match.
 const BACKTRACK_MAX: usize = 100_000;
@@ -23,6 +26,8 @@ struct Signature {
     name: String,
     /// Absent: any arguments.
     arguments: Option<jsonschema::Validator>,
+    /// They have to fit in a tag, too.
+    strict: bool,
 }
 
 /// A call of one of them.
@@ -53,7 +58,8 @@ struct Written<'a> {
 }
 
 impl Signatures {
-    /// Compiles the schemas: milliseconds of work where they are large.
+    /// Compiles the schemas: milliseconds of work where they are large. A strict one that a grammar could
+    /// not keep to is refused, so that it means the same whether or not the model has to call.
     pub fn compile<'f>(
         functions: impl IntoIterator<Item = &'f Function>,
     ) -> Result<Self, ApiError> {
@@ -62,7 +68,8 @@ impl Signatures {
     }
 
     /// The calls that `values` are, if each of them is one, or a list of some. `is_tagged`: what
-    /// surrounds them says that they are meant as calls, whether or not their arguments fit.
+    /// surrounds them says that they are meant as calls, whether or not their arguments fit, unless the
+    /// function is strict.
     pub(super) fn calls<'v>(
         &self,
         values: impl Iterator<Item = &'v str>,
@@ -91,8 +98,9 @@ impl Signatures {
         };
         let value: Value = serde_json::from_str(&arguments).ok()?;
         let fits = |schema: &jsonschema::Validator| schema.is_valid(&value);
+        let is_meant = is_tagged && !function.strict;
         let is_call =
-            value.is_object() && (is_tagged || function.arguments.as_ref().is_none_or(fits));
+            value.is_object() && (is_meant || function.arguments.as_ref().is_none_or(fits));
         is_call.then(|| Call { name: function.name.clone(), arguments })
     }
 
@@ -129,21 +137,27 @@ impl Signatures {
 
 impl Signature {
     fn compile(function: &Function) -> Result<Self, ApiError> {
-        let arguments = function.parameters.as_ref().map(|schema| {
+        let schema = if function.strict {
+            let schema = grammar::arguments(function)?;
+            check_schema(&schema).map_err(|error| function.fault(error))?;
+            Some(schema)
+        } else {
+            function.parameters.as_ref().map(Json::to_value)
+        };
+        let validator = |schema: &Value| {
             jsonschema::options()
                 .with_pattern_options(
                     jsonschema::PatternOptions::fancy_regex().backtrack_limit(BACKTRACK_MAX),
                 )
-                .build(&schema.to_value())
+                .should_validate_formats(function.strict)
+                .build(schema)
                 .map_err(|error| {
                     let reason = crate::http::openai::error::echo(&error.to_string());
-                    ApiError::invalid(
-                        format!("This is no JSON schema: {reason} - '{}'", function.place),
-                        function.place.clone(),
-                    )
+                    function.fault(format!("This is no JSON schema: {reason}"))
                 })
-        });
-        Ok(Self { name: function.name.clone(), arguments: arguments.transpose()? })
+        };
+        let arguments = schema.as_ref().map(validator).transpose()?;
+        Ok(Self { name: function.name.clone(), arguments, strict: function.strict })
     }
 }
 

@@ -9,6 +9,7 @@ fn function(name: &str, parameters: Option<&str>) -> Function {
     Function {
         name: name.to_owned(),
         parameters: parameters.map(json),
+        strict: false,
         definition: Json::Null,
         place: "tools[0].function.parameters".to_owned(),
     }
@@ -139,6 +140,38 @@ fn all_else_is_text() {
 }
 
 #[test]
+fn a_strict_function_is_called_by_its_schema_or_not_at_all() {
+    let strict = |name, parameters| Function { strict: true, ..function(name, parameters) };
+    let dated =
+        r#"{"properties": {"on": {"type": "string", "format": "date"}}, "required": ["on"]}"#;
+    let functions =
+        [strict("weather", Some(CITY)), strict("now", None), strict("dated", Some(dated))];
+    let signatures = Signatures::compile(&functions).unwrap();
+    let rules = Arc::new(Rules { signatures, form: FREE, parallel: true });
+    let tagged = |name: &str, arguments: &str| {
+        format!("<tool_call>\n{{\"name\": \"{name}\", \"arguments\": {arguments}}}\n</tool_call>")
+    };
+    for (name, arguments, is_call) in [
+        ("weather", r#"{"city": "Oslo"}"#, true),
+        ("weather", r#"{"town": 1}"#, false),
+        ("weather", r#"{"city": 1}"#, false),
+        ("now", "{}", true),
+        // Without parameters there are no arguments, as where a grammar makes the call.
+        ("now", r#"{"a": 1}"#, false),
+        ("dated", r#"{"on": "2024-02-29"}"#, true),
+        ("dated", r#"{"on": "2023-02-29"}"#, false),
+    ] {
+        let given = tagged(name, arguments);
+        let expected = if is_call { call(name, arguments).to_vec() } else { vec![text(&given)] };
+        assert_eq!(parsed(&rules, [given.as_str()]), expected, "{given}");
+    }
+    // One that does not fit takes the whole tag with it, and nothing of what follows.
+    let given = format!("{}\n{}", tagged("weather", "{}"), tagged("now", "{}"));
+    let expected = [vec![text(&tagged("weather", "{}"))], call("now", "{}").to_vec()].concat();
+    assert_eq!(parsed(&rules, [given.as_str()]), expected);
+}
+
+#[test]
 fn text_is_held_back_only_while_it_could_be_a_call() {
     let rules = rules(FREE, true);
     for (given, told) in [
@@ -200,6 +233,23 @@ fn what_is_no_schema_is_refused_by_place() {
         let error = Signatures::compile(&[function("f", Some(schema))]).unwrap_err();
         assert_eq!(error.status(), 400);
         assert_eq!(error.param(), Some("tools[0].function.parameters"), "{schema}");
+    }
+}
+
+#[test]
+fn a_strict_schema_that_no_grammar_keeps_to_is_refused_by_its_keyword() {
+    for (schema, says) in [
+        (r#"{"properties": {"y": {"not": {}}}}"#, "'not' is not supported - at '#/properties/y'"),
+        (r#"{"properties": {"y": {"format": "regex"}}}"#, "the format 'regex' is not supported"),
+        (r#"{"dependentRequired": {"a": ["b"]}}"#, "'dependentRequired' is not supported"),
+        (r#"{"type": "array"}"#, "are of type 'object'"),
+    ] {
+        let loose = function("f", Some(schema));
+        let strict = Function { strict: true, ..loose.clone() };
+        let error = Signatures::compile(&[strict]).unwrap_err();
+        assert_eq!((error.status().as_u16(), error.param()), (400, Some(&*loose.place)));
+        assert!(error.message().contains(says), "{}", error.message());
+        assert!(Signatures::compile(&[loose]).is_ok(), "{schema}");
     }
 }
 

@@ -51,6 +51,7 @@ fn choices_are_those_of_the_api() {
     let tools = with(r#""n": 1"#).unwrap();
     assert_eq!(tools.functions[0].place, "tools[0].function.parameters");
     assert_eq!(tools.functions[1].parameters, None);
+    assert_eq!(tools.functions.iter().map(|f| f.strict).collect::<Vec<_>>(), [true, false]);
 }
 
 #[test]

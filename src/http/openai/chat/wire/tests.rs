@@ -13,6 +13,7 @@ fn chat(form: Form, legacy: bool) -> Chat {
     let function = Function {
         name: "f".to_owned(),
         parameters: None,
+        strict: false,
         definition: Json::Null,
         place: String::new(),
     };
