@@ -21,6 +21,7 @@ use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqA
 pub use self::at::At;
 pub use self::field::{Field, Form, Kind, Known, Limit, token_key};
 use self::input::InputSeed;
+pub use self::input::check_ids;
 use super::error::{ApiError, echo};
 use crate::config::RequestLimits;
 use crate::engine::message::TokenId;
@@ -98,12 +99,12 @@ fn not_utf8(body: &[u8], at: usize) -> ApiError {
 }
 
 fn fault(error: &serde_json::Error, path: &serde_path_to_error::Path) -> ApiError {
-    let place = path.to_string();
+    let place = echo(&path.to_string());
     // `.` is the object itself, `?` a place in it that has no name yet.
-    let place =
-        if place == "." || place == "?" { String::new() } else { format!(" - '{}'", echo(&place)) };
+    let named = !matches!(place.as_str(), "." | "?");
+    let end = if named { format!(" - '{place}'") } else { String::new() };
     // A message may quote the value: bounded like all that is repeated, but the line stays readable.
-    let message = format!("{}{place}", clip(&error.to_string()));
+    let message = format!("{}{end}", clip(&error.to_string()));
     // To serde_json a number beyond f64 is a fault of syntax, but JSON knows no such bound: it is the
     // field's value that is wrong.
     let is_beyond_f64 = message.starts_with("number out of range");
@@ -111,7 +112,7 @@ fn fault(error: &serde_json::Error, path: &serde_path_to_error::Path) -> ApiErro
         return ApiError::InvalidJson(message);
     }
     match path.iter().next() {
-        Some(serde_path_to_error::Segment::Map { key }) => ApiError::invalid(message, echo(key)),
+        Some(serde_path_to_error::Segment::Map { .. }) => ApiError::invalid(message, place),
         _ => ApiError::bad_request(message),
     }
 }

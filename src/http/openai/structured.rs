@@ -3,10 +3,8 @@
 
 use std::sync::Arc;
 
-use serde_json::Value;
-
 use super::error::ApiError;
-use super::json::{Fields, Json, wrong_type};
+use super::json::{At, Fields, Json};
 use super::large;
 use crate::text::grammar::{Grammar, GrammarError, Grammars, Source};
 
@@ -60,54 +58,40 @@ fn invalid(param: &'static str, reason: &str) -> ApiError {
 
 fn response_format(fields: &Fields) -> Result<Option<Source>, ApiError> {
     let Some(value) = fields.get(FORMAT) else { return Ok(None) };
-    let format = object(value, FORMAT)?;
-    match get(format, "type") {
-        Some(Json::Text(kind)) => match kind.as_str() {
-            "text" => Ok(None),
-            "json_object" if get(format, "schema").is_some() => {
-                Err(invalid(FORMAT, "A schema belongs to type 'json_schema', under 'json_schema'"))
-            }
-            "json_object" => Ok(Some(Source::JsonObject)),
-            "json_schema" => json_schema(get(format, "json_schema")).map(Some),
-            _ => {
-                let kind = Json::Text(kind.clone());
-                let known = "'text', 'json_object' and 'json_schema'";
-                Err(invalid(FORMAT, &format!("{kind} is not one of the types {known}")))
+    let format = At::field(FORMAT, value);
+    let kind = format.required("type")?;
+    match kind.text()? {
+        "text" => Ok(None),
+        "json_object" => match format.member("schema")? {
+            None => Ok(Some(Source::JsonObject)),
+            Some(schema) => {
+                Err(schema.fault("A schema belongs to type 'json_schema', under 'json_schema'"))
             }
         },
-        Some(other) => Err(wrong_type(other, "string", FORMAT)),
-        None => Err(invalid(FORMAT, "The 'type' is missing")),
+        "json_schema" => json_schema(&format.required("json_schema")?).map(Some),
+        _ => {
+            let known = "'text', 'json_object' and 'json_schema'";
+            Err(kind.fault(format!("{} is not one of the types {known}", kind.value)))
+        }
     }
 }
 
 /// `{name, schema, strict, description}`. Every schema is kept to strictly, whatever `strict` says.
-fn json_schema(value: Option<&Json>) -> Result<Source, ApiError> {
-    let Some(value) = value else { return Err(invalid(FORMAT, "The 'json_schema' is missing")) };
-    let entries = object(value, FORMAT)?;
-    match get(entries, "name") {
-        Some(Json::Text(name)) if is_name(name) => {}
-        Some(Json::Text(_)) => {
-            let rule = format!("1 to {NAME_CHARS_MAX} letters, digits, underscores and dashes");
-            return Err(invalid(FORMAT, &format!("The schema's 'name' must be {rule}")));
-        }
-        Some(other) => return Err(wrong_type(other, "string", FORMAT)),
-        None => return Err(invalid(FORMAT, "The schema's 'name' is missing")),
+fn json_schema(at: &At<'_>) -> Result<Source, ApiError> {
+    let name = at.required("name")?;
+    if !is_name(name.text()?) {
+        let rule = format!("1 to {NAME_CHARS_MAX} letters, digits, underscores and dashes");
+        return Err(name.fault(format!("The schema's 'name' must be {rule}")));
     }
-    if let Some(strict) = get(entries, "strict")
-        && !matches!(strict, Json::Bool(_))
+    if let Some(strict) = at.member("strict")?
+        && !matches!(strict.value, Json::Bool(_))
     {
-        return Err(wrong_type(strict, "boolean", FORMAT));
+        return Err(strict.wrong_type("boolean"));
     }
-    if let Some(text) = get(entries, "description")
-        && !matches!(text, Json::Text(_))
-    {
-        return Err(wrong_type(text, "string", FORMAT));
-    }
-    match get(entries, "schema") {
-        Some(schema @ Json::Object(_)) => Ok(Source::JsonSchema(schema.to_value())),
-        Some(other) => Err(wrong_type(other, "object", FORMAT)),
-        None => Err(invalid(FORMAT, "The 'schema' is missing")),
-    }
+    at.text_member("description")?;
+    let schema = at.required("schema")?;
+    schema.object()?;
+    Ok(Source::JsonSchema(schema.value.to_value()))
 }
 
 fn is_name(name: &str) -> bool {
@@ -117,65 +101,42 @@ fn is_name(name: &str) -> bool {
 
 /// One of `json`, `regex`, `choice` and `grammar`, as vLLM has them.
 fn structured_outputs(fields: &Fields) -> Result<Option<Source>, ApiError> {
+    const KINDS: [&str; 5] = ["json", "json_object", "regex", "choice", "grammar"];
     let Some(value) = fields.get(OUTPUTS) else { return Ok(None) };
+    let outputs = At::field(OUTPUTS, value);
+    // Python clients send all of them, those not meant as null or false.
+    let is_meant = |value: &Json| !matches!(value, Json::Null | Json::Bool(false));
+    let unknown = |(kind, value): &&(String, Json)| is_meant(value) && !KINDS.contains(&&**kind);
+    if let Some((kind, _)) = outputs.object()?.iter().find(unknown) {
+        let kind = Json::Text(kind.clone());
+        return Err(outputs.fault(format!("{kind} is not one of '{}'", KINDS.join("', '"))));
+    }
     let mut found = None;
-    for (kind, value) in object(value, OUTPUTS)? {
-        // Python clients send all of them, those not meant as null or false.
-        if matches!(value, Json::Null | Json::Bool(false)) {
-            continue;
-        }
-        let source = match (kind.as_str(), value) {
-            ("json", Json::Text(text)) => Source::JsonSchema(parsed(text)?),
-            ("json", schema @ (Json::Object(_) | Json::Bool(_))) => {
-                Source::JsonSchema(schema.to_value())
-            }
-            ("json", other) => return Err(wrong_type(other, "object' or 'string", OUTPUTS)),
-            ("json_object", Json::Bool(_)) => Source::JsonObject,
-            ("json_object", other) => return Err(wrong_type(other, "boolean", OUTPUTS)),
-            ("regex", Json::Text(regex)) => Source::Regex(regex.clone()),
-            ("grammar", Json::Text(grammar)) => Source::Lark(grammar.clone()),
-            ("regex" | "grammar", other) => return Err(wrong_type(other, "string", OUTPUTS)),
-            ("choice", Json::List(items)) => Source::Choice(choices(items)?),
-            ("choice", other) => return Err(wrong_type(other, "array", OUTPUTS)),
-            (other, _) => {
-                let kind = Json::Text(other.to_owned());
-                let known = "'json', 'json_object', 'regex', 'choice' and 'grammar'";
-                return Err(invalid(OUTPUTS, &format!("{kind} is not one of {known}")));
-            }
-        };
-        if found.replace(source).is_some() {
-            return Err(invalid(OUTPUTS, "More than one kind of output"));
+    for kind in KINDS {
+        let Some(at) = outputs.member(kind)?.filter(|at| is_meant(at.value)) else { continue };
+        if found.replace(source(kind, &at)?).is_some() {
+            return Err(outputs.fault("More than one kind of output"));
         }
     }
-    match found {
-        Some(source) => Ok(Some(source)),
-        None => Err(invalid(OUTPUTS, "It asks for nothing")),
+    found.map(Some).ok_or_else(|| outputs.fault("It asks for nothing"))
+}
+
+/// What one of them asks for.
+fn source(kind: &str, at: &At<'_>) -> Result<Source, ApiError> {
+    match (kind, at.value) {
+        ("json", Json::Text(text)) => {
+            let no_json = |error| at.fault(format!("The schema is no JSON: {error}"));
+            serde_json::from_str(text).map(Source::JsonSchema).map_err(no_json)
+        }
+        ("json", Json::Object(_) | Json::Bool(_)) => Ok(Source::JsonSchema(at.value.to_value())),
+        ("json", _) => Err(at.wrong_type("object' or 'string")),
+        ("json_object", Json::Bool(_)) => Ok(Source::JsonObject),
+        ("json_object", _) => Err(at.wrong_type("boolean")),
+        ("regex", _) => Ok(Source::Regex(at.text()?.to_owned())),
+        ("grammar", _) => Ok(Source::Lark(at.text()?.to_owned())),
+        _ => {
+            let texts = at.items()?.map(|item| item.text().map(str::to_owned));
+            texts.collect::<Result<_, _>>().map(Source::Choice)
+        }
     }
-}
-
-fn choices(items: &[Json]) -> Result<Vec<String>, ApiError> {
-    let texts = items.iter().map(|item| match item {
-        Json::Text(text) => Ok(text.clone()),
-        other => Err(wrong_type(other, "string", OUTPUTS)),
-    });
-    texts.collect()
-}
-
-/// A schema that came as text.
-fn parsed(text: &str) -> Result<Value, ApiError> {
-    serde_json::from_str(text)
-        .map_err(|error| invalid(OUTPUTS, &format!("The schema in 'json' is no JSON: {error}")))
-}
-
-fn object<'a>(value: &'a Json, name: &'static str) -> Result<&'a [(String, Json)], ApiError> {
-    match value {
-        Json::Object(entries) => Ok(entries),
-        other => Err(wrong_type(other, "object", name)),
-    }
-}
-
-/// An entry that is there and not `null`.
-fn get<'a>(entries: &'a [(String, Json)], name: &str) -> Option<&'a Json> {
-    let entry = entries.iter().find(|(key, _)| key == name);
-    entry.map(|(_, value)| value).filter(|value| **value != Json::Null)
 }

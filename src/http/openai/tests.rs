@@ -232,7 +232,7 @@ async fn what_is_wrong_with_a_request_is_said_before_the_engine_sees_it() {
             json!("context_length_exceeded"),
             json!("prompt"),
         ),
-        (json!({"model": "fake", "prompt": [VOCAB]}), 400, Value::Null, json!("prompt")),
+        (json!({"model": "fake", "prompt": [VOCAB]}), 400, Value::Null, json!("prompt[0]")),
     ] {
         let (got, answer) = rig.post("/v1/completions", &body).await;
         assert_eq!(got, status, "{answer}");
@@ -397,7 +397,7 @@ async fn texts_become_tokens_and_come_back() {
         ("/tokenize", json!({"prompt": 5}), "prompt"),
         ("/tokenize", json!({"messages": []}), "messages"),
         ("/tokenize", json!({"prompt": "a", "model": "y"}), "model"),
-        ("/detokenize", json!({"tokens": [VOCAB]}), "tokens"),
+        ("/detokenize", json!({"tokens": [VOCAB]}), "tokens[0]"),
         ("/detokenize", json!({"tokens": "a"}), "tokens"),
     ] {
         let (status, answer) = rig.post(path, &body).await;

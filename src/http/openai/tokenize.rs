@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use super::chat::conversation::Conversation;
 use super::chat::types::{CONVERSATION, MESSAGES};
 use super::error::ApiError;
-use super::json::{Field, Fields, Form, Input, Kind, Known};
+use super::json::{Field, Fields, Form, Input, Kind, Known, check_ids};
 use super::{body, large, names};
 use crate::engine::message::TokenId;
 use crate::http::{App, Identity, Served};
@@ -251,11 +251,7 @@ fn ids_to_decode(fields: &mut Fields, vocab: usize) -> Result<Vec<TokenId>, ApiE
         let message = format!("{} tokens are over the maximum of {IDS_MAX} - 'tokens'", ids.len());
         return Err(ApiError::invalid(message, "tokens"));
     }
-    if let Some(id) = ids.iter().find(|&&id| id as usize >= vocab) {
-        let message =
-            format!("{id} is not a token of the vocabulary: ids are below {vocab} - 'tokens'");
-        return Err(ApiError::invalid(message, "tokens"));
-    }
+    check_ids(&ids, vocab, "tokens")?;
     Ok(ids)
 }
 
@@ -296,12 +292,12 @@ mod tests {
             ids_to_decode(&mut parse(body.as_bytes(), DETOKENIZE).unwrap(), 9)
         };
         assert_eq!(ids(IDS_MAX, "8").unwrap().len(), IDS_MAX);
-        for (n, last, part) in [
-            (IDS_MAX + 1, "8", "1048577 tokens are over the maximum of 1048576"),
-            (2, "9", "below 9"),
+        for (n, last, param, part) in [
+            (IDS_MAX + 1, "8", "tokens", "1048577 tokens are over the maximum of 1048576"),
+            (2, "9", "tokens[1]", "below 9"),
         ] {
             let error = ids(n, last).unwrap_err();
-            assert_eq!((error.status().as_u16(), error.param()), (400, Some("tokens")));
+            assert_eq!((error.status().as_u16(), error.param()), (400, Some(param)));
             assert!(error.message().contains(part), "{}", error.message());
         }
     }

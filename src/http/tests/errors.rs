@@ -132,12 +132,12 @@ mod with_model {
             (
                 JSON,
                 r#"{"logit_bias": {"1": 1, "1": 2}}"#,
-                told(400, None, Some("logit_bias"), "'logit_bias.1'"),
+                told(400, None, Some("logit_bias.1"), "'logit_bias.1'"),
             ),
             (
                 JSON,
                 r#"{"prompt": [[1], [2, "x"]]}"#,
-                told(400, None, Some("prompt"), "'prompt[1][1]'"),
+                told(400, None, Some("prompt[1][1]"), "'prompt[1][1]'"),
             ),
             (
                 JSON,

@@ -76,7 +76,9 @@ export function forChat() {
 /** Marks the control of a parameter that was refused, and tells whether there is one. */
 export function markInvalid(param) {
   for (const marked of document.querySelectorAll("[aria-invalid]")) marked.removeAttribute("aria-invalid");
-  const name = { max_completion_tokens: "max_tokens" }[param] ?? param;
+  // Of a path such as `stop[1]`, the field.
+  const field = param?.split(/[.[]/)[0];
+  const name = { max_completion_tokens: "max_tokens" }[field] ?? field;
   const control = name && document.querySelector(`#settings [name="${CSS.escape(name)}"]`);
   control?.setAttribute("aria-invalid", "true");
   return Boolean(control);

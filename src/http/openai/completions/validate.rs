@@ -5,7 +5,7 @@ use crate::engine::message::TokenId;
 use crate::http::openai::error::ApiError;
 use crate::http::openai::generation::fields::{Bounds, Shared};
 use crate::http::openai::generation::{later, misspelt};
-use crate::http::openai::json::{Fields, Input};
+use crate::http::openai::json::{Fields, Input, check_ids};
 
 /// `max_tokens` where the request has none, if the context has room for it.
 pub const DEFAULT_MAX_TOKENS: usize = 16;
@@ -125,22 +125,21 @@ fn best_of(fields: &Fields, shared: &Shared, bounds: Bounds) -> Result<u32, ApiE
 }
 
 fn prompts(input: Option<Input>, bounds: Bounds) -> Result<Prompts, ApiError> {
-    let lists = match input {
-        None => return Ok(Prompts::Absent),
-        Some(Input::Text(text)) => return Ok(Prompts::Texts(vec![text])),
-        Some(Input::Texts(texts)) => return Ok(Prompts::Texts(texts)),
-        Some(Input::Ids(ids)) => vec![ids],
-        Some(Input::IdLists(lists)) => lists,
-    };
-    for ids in &lists {
-        if let Some(id) = ids.iter().find(|&&id| id as usize >= bounds.vocab) {
-            let vocab = bounds.vocab;
-            let message =
-                format!("{id} is not a token of the vocabulary: ids are below {vocab} - 'prompt'");
-            return Err(ApiError::invalid(message, "prompt"));
+    match input {
+        None => Ok(Prompts::Absent),
+        Some(Input::Text(text)) => Ok(Prompts::Texts(vec![text])),
+        Some(Input::Texts(texts)) => Ok(Prompts::Texts(texts)),
+        Some(Input::Ids(ids)) => {
+            check_ids(&ids, bounds.vocab, "prompt")?;
+            Ok(Prompts::Ids(vec![ids]))
+        }
+        Some(Input::IdLists(lists)) => {
+            for (at, ids) in lists.iter().enumerate() {
+                check_ids(ids, bounds.vocab, format_args!("prompt[{at}]"))?;
+            }
+            Ok(Prompts::Ids(lists))
         }
     }
-    Ok(Prompts::Ids(lists))
 }
 
 #[cfg(test)]

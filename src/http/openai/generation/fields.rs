@@ -8,7 +8,7 @@ use super::later;
 use crate::config::RequestLimits;
 use crate::engine::message::{CacheSalt, Namespace, Sampling, Tenant, TokenId};
 use crate::http::openai::error::ApiError;
-use crate::http::openai::json::{self, Fields, Json, wrong_type};
+use crate::http::openai::json::{self, At, Fields, Json, wrong_type};
 use crate::http::openai::structured::{self, Wanted};
 
 pub const LOGIT_BIAS_MAX: usize = 1_024;
@@ -147,21 +147,15 @@ fn min_tokens(fields: &Fields, max: usize) -> Result<u32, ApiError> {
 
 fn stop_tokens(fields: &Fields, bounds: Bounds) -> Result<Vec<TokenId>, ApiError> {
     const NAME: &str = "stop_token_ids";
-    let items = match fields.get(NAME) {
-        None => return Ok(Vec::new()),
-        Some(Json::List(items)) => items,
-        Some(other) => return Err(wrong_type(other, "array", NAME)),
-    };
-    items.iter().map(|item| token_id(item, bounds, NAME)).collect()
+    let Some(given) = fields.get(NAME) else { return Ok(Vec::new()) };
+    At::field(NAME, given).items()?.map(|item| token_id(&item, bounds)).collect()
 }
 
-fn token_id(value: &Json, bounds: Bounds, name: &'static str) -> Result<TokenId, ApiError> {
-    let Json::Number(number) = value else { return Err(wrong_type(value, "integer", name)) };
+fn token_id(at: &At<'_>, bounds: Bounds) -> Result<TokenId, ApiError> {
+    let Json::Number(number) = at.value else { return Err(at.wrong_type("integer")) };
     let id = json::whole(number).filter(|id| (0..bounds.vocab as i128).contains(id));
-    id.map(|id| id as TokenId).ok_or_else(|| {
-        let message = format!("{value} is not a token id below {} - '{name}'", bounds.vocab);
-        ApiError::invalid(message, name)
-    })
+    let fault = || at.fault(format!("{number} is not a token id below {}", bounds.vocab));
+    id.map(|id| id as TokenId).ok_or_else(fault)
 }
 
 fn logit_bias(fields: &Fields, bounds: Bounds) -> Result<Vec<(TokenId, f32)>, ApiError> {
@@ -174,10 +168,9 @@ fn logit_bias(fields: &Fields, bounds: Bounds) -> Result<Vec<(TokenId, f32)>, Ap
     let mut bias = Vec::with_capacity(entries.len());
     for (key, value) in entries {
         let Some(id) = json::token_key(key).filter(|&id| (id as usize) < bounds.vocab) else {
-            let key = Json::Text(key.clone());
-            let vocab = bounds.vocab;
-            let message = format!("{key} is not a token id below {vocab} - '{NAME}'");
-            return Err(ApiError::invalid(message, NAME));
+            let (vocab, place) = (bounds.vocab, format!("{NAME}.{key}"));
+            let message = format!("'{key}' is not a token id below {vocab} - '{place}'");
+            return Err(ApiError::invalid(message, place));
         };
         let Json::Number(number) = value else { return Err(wrong_type(value, "number", NAME)) };
         bias.push((id, number.as_f64().unwrap_or_default() as f32));

@@ -183,40 +183,39 @@ impl Kind {
     }
 }
 
-/// Where a value stands: its field, and the way from there.
-struct Place<'a> {
-    field: &'static str,
-    path: &'a str,
-}
+/// Where a value stands, from the request object on.
+struct Place<'a>(&'a str);
 
 impl Place<'_> {
     fn fault(&self, message: impl fmt::Display) -> ApiError {
-        ApiError::invalid(format!("{message} - '{}'", self.path), self.field)
+        ApiError::invalid(format!("{message} - '{}'", self.0), self.0.to_owned())
     }
 
     fn below<T>(&self, path: &str, check: impl FnOnce(&Place<'_>) -> T) -> T {
-        let path = format!("{}{path}", self.path);
-        check(&Place { field: self.field, path: &path })
+        check(&Place(&format!("{}{path}", self.0)))
     }
 }
 
 impl Field {
     /// The value is within the declaration.
     pub fn check(&self, value: &Json) -> Result<(), ApiError> {
-        check(self.kind, value, &Place { field: self.name, path: self.name })
+        check(self.kind, value, &Place(self.name))
     }
 
     pub fn check_input(&self, input: &Input) -> Result<(), ApiError> {
         let Kind::Input(forms) = self.kind else { return Ok(()) };
-        let place = Place { field: self.name, path: self.name };
-        let empty = || Err(place.fault("The list of tokens must not be empty"));
+        let place = Place(self.name);
+        let empty = |place: &Place<'_>| Err(place.fault("The list of tokens must not be empty"));
         let Some(form) = forms.iter().find(|form| form.is_of(input)) else {
             let expected: Vec<_> = forms.iter().map(Form::to_string).collect();
             return Err(place.fault(format!("Must be {}", expected.join(", or "))));
         };
         match (form, input) {
-            (Form::Ids { min }, Input::Ids(ids)) if ids.len() < *min => empty(),
-            (Form::IdLists, Input::IdLists(lists)) if lists.iter().any(Vec::is_empty) => empty(),
+            (Form::Ids { min }, Input::Ids(ids)) if ids.len() < *min => empty(&place),
+            (Form::IdLists, Input::IdLists(lists)) => {
+                let at = lists.iter().position(Vec::is_empty);
+                at.map_or(Ok(()), |at| place.below(&format!("[{at}]"), empty))
+            }
             _ => Ok(()),
         }
     }

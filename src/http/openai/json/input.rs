@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{self, DeserializeSeed, Deserializer, SeqAccess, Visitor};
 
-use super::{Input, PROMPTS_MAX};
+use super::{ApiError, Input, PROMPTS_MAX};
 use crate::engine::message::TokenId;
 
 /// An [`Input`], or `None` for null.
@@ -42,13 +42,13 @@ impl<'de> Visitor<'de> for InputSeed {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-        let mut input = match seq.next_element::<Item>()? {
+        let mut input = match seq.next_element_seed(ItemSeed(None))? {
             None => return Ok(Some(Input::Ids(Vec::new()))),
             Some(Item::Text(s)) => Input::Texts(vec![s]),
             Some(Item::Id(id)) => Input::Ids(vec![id]),
             Some(Item::Ids(ids)) => Input::IdLists(vec![ids]),
         };
-        while let Some(item) = seq.next_element::<Item>()? {
+        while let Some(item) = seq.next_element_seed(ItemSeed(Some(&input)))? {
             let prompts = match (&mut input, item) {
                 (Input::Texts(texts), Item::Text(s)) => {
                     texts.push(s);
@@ -62,7 +62,8 @@ impl<'de> Visitor<'de> for InputSeed {
                     ids.push(id);
                     1
                 }
-                _ => return Err(de::Error::custom(format!("expected {INPUT_FORMS}"))),
+                // The seed lets no other one through.
+                _ => continue,
             };
             if prompts > PROMPTS_MAX {
                 let message = format!("more than {PROMPTS_MAX} prompts");
@@ -73,6 +74,15 @@ impl<'de> Visitor<'de> for InputSeed {
     }
 }
 
+/// All of them are tokens. `place`: where the list stands in the request.
+pub fn check_ids(ids: &[TokenId], vocab: usize, place: impl fmt::Display) -> Result<(), ApiError> {
+    let Some(at) = ids.iter().position(|&id| id as usize >= vocab) else { return Ok(()) };
+    let (id, place) = (ids[at], format!("{place}[{at}]"));
+    let message =
+        format!("{id} is not a token of the vocabulary: ids are below {vocab} - '{place}'");
+    Err(ApiError::invalid(message, place))
+}
+
 /// One element of a list [`Input`].
 enum Item {
     Text(String),
@@ -80,9 +90,21 @@ enum Item {
     Ids(Vec<TokenId>),
 }
 
-impl<'de> Deserialize<'de> for Item {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(ItemVisitor)
+/// An element of the same kind as those before it. It fails by itself, so that the fault has its place.
+struct ItemSeed<'a>(Option<&'a Input>);
+
+impl<'de> DeserializeSeed<'de> for ItemSeed<'_> {
+    type Value = Item;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Item, D::Error> {
+        let item = deserializer.deserialize_any(ItemVisitor)?;
+        match (self.0, &item) {
+            (None, _)
+            | (Some(Input::Texts(_)), Item::Text(_))
+            | (Some(Input::Ids(_)), Item::Id(_))
+            | (Some(Input::IdLists(_)), Item::Ids(_)) => Ok(item),
+            _ => Err(de::Error::custom(format!("expected {INPUT_FORMS}"))),
+        }
     }
 }
 

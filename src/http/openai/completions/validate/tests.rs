@@ -165,9 +165,50 @@ fn every_row_of_the_request_table_holds() {
         }
         for value in *refusals {
             let (status, code, param, message) = refused(&format!("{{\"{field}\": {value}}}"));
-            assert_eq!((status, code, param.as_deref()), (400, None, Some(*field)), "{message}");
+            assert_eq!((status, code), (400, None), "{message}");
+            let param = param.unwrap_or_default();
+            assert_eq!(param.split(['.', '[']).next(), Some(*field), "{message}");
+            assert!(message.ends_with(&format!(" - '{param}'")), "{message}");
             assert!(message.len() < 300, "{field}: {message}");
         }
+    }
+}
+
+#[test]
+fn faults_name_the_path() {
+    let long = "x".repeat(STOP_BYTES_MAX + 1);
+    for (body, path) in [
+        (r#"{"prompt": ["a", 1]}"#, "prompt[1]"),
+        (r#"{"prompt": [1, 100]}"#, "prompt[1]"),
+        (r#"{"prompt": [[1], []]}"#, "prompt[1]"),
+        (r#"{"prompt": [[1], [2, 100]]}"#, "prompt[1][1]"),
+        (r#"{"prompt": [[1], [-1]]}"#, "prompt[1][0]"),
+        (r#"{"stop": ["a", 1]}"#, "stop[1]"),
+        (&format!(r#"{{"stop": ["a", "{long}"]}}"#), "stop[1]"),
+        (r#"{"stop_token_ids": [1, 2, 100]}"#, "stop_token_ids[2]"),
+        (r#"{"stop_token_ids": [1, "a"]}"#, "stop_token_ids[1]"),
+        (r#"{"logit_bias": {"5": 101}}"#, "logit_bias.5"),
+        (r#"{"logit_bias": {"100": 1}}"#, "logit_bias.100"),
+        (r#"{"logit_bias": {"5": 1, "5": 2}}"#, "logit_bias.5"),
+        (
+            r#"{"stream": true, "stream_options": {"include_usage": 1}}"#,
+            "stream_options.include_usage",
+        ),
+        (r#"{"response_format": {"type": 1}}"#, "response_format.type"),
+        (
+            r#"{"response_format": {"type": "json_schema", "json_schema": {"name": 1, "schema": {}}}}"#,
+            "response_format.json_schema.name",
+        ),
+        (
+            r#"{"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": 1}}}"#,
+            "response_format.json_schema.schema",
+        ),
+        (r#"{"structured_outputs": {"choice": [1]}}"#, "structured_outputs.choice[0]"),
+        (r#"{"structured_outputs": {"regex": "a", "regex": "b"}}"#, "structured_outputs.regex"),
+    ] {
+        let (status, _, param, message) = refused(body);
+        assert_eq!((status, param.as_deref()), (400, Some(path)), "{message}");
+        assert!(message.ends_with(&format!(" - '{path}'")), "{message}");
     }
 }
 
@@ -336,7 +377,7 @@ fn stream_options_belong_to_streams() {
     assert_eq!(all.shared.stream, Some(options));
     for name in ["include_usage", "include_obfuscation", "continuous_usage_stats"] {
         let body = format!("{{\"stream\": true, \"stream_options\": {{\"{name}\": 1}}}}");
-        assert_eq!(refused(&body).2.as_deref(), Some("stream_options"));
+        assert_eq!(refused(&body).2, Some(format!("stream_options.{name}")));
     }
     let off = ok(r#"{"stream": true, "stream_options":
         {"include_usage": null, "include_obfuscation": true, "x": 1}}"#);
