@@ -114,6 +114,14 @@ fn schema(kind: Kind, note: &Note) -> Schema {
             .additional_properties(Some(bare(*value)))
             .max_properties(Some(max))
             .into(),
+        Kind::Pairs { max, name_max, value_max } => {
+            let text = |max| ObjectBuilder::new().schema_type(Type::String).max_length(Some(max));
+            note.begin(Type::Object)
+                .property_names(Some(text(name_max)))
+                .additional_properties(Some(Schema::from(text(value_max))))
+                .max_properties(Some(max))
+                .into()
+        }
         Kind::Object(fields) => object(fields.iter(), note),
         Kind::Either(kinds) => note.any_of(kinds.iter().map(|&kind| bare(kind))),
         Kind::Input([Form::Text]) => schema(Kind::TEXT, note),

@@ -10,8 +10,9 @@ use super::conversation::{End, Rendering};
 use super::messages::{Message, PastCall, Role};
 use super::tools::{Choice, Tools};
 use crate::http::openai::error::ApiError;
+use crate::http::openai::generation::rendering;
 use crate::http::openai::json::Json;
-use crate::text::{ChatMessage, ChatOptions, Json as Value, TemplateError, Text};
+use crate::text::{ChatMessage, ChatOptions, Json as Value, Text};
 
 /// Put behind the last message where the model is to go on with it, and looked for in what the template
 /// made of that: private characters, which no vocabulary has as a token.
@@ -49,7 +50,9 @@ pub fn render(
         variables: rendering.variables.iter().map(|(name, v)| (name.clone(), value(v))).collect(),
     };
     let turns: Vec<ChatMessage> = turns.iter().map(|m| turn(m, knows.developer)).collect();
-    let mut chat = text.render_chat(&turns, &options).map_err(refusal)?;
+    let mut chat = text
+        .render_chat(&turns, &options)
+        .map_err(|error| rendering::refusal(error, "messages"))?;
     if continues {
         let end = chat.rfind(HERE).ok_or_else(|| {
             let message =
@@ -59,25 +62,6 @@ pub fn render(
         chat.truncate(end);
     }
     Ok(chat)
-}
-
-fn refusal(error: TemplateError) -> ApiError {
-    match error {
-        TemplateError::Missing => ApiError::Unsupported {
-            message: "This model has no chat template: send a text to /v1/completions - 'messages'"
-                .to_owned(),
-            param: Some("messages".into()),
-        },
-        TemplateError::Refused(reason) => ApiError::invalid(
-            format!("The model's chat template refuses them: {reason} - 'messages'"),
-            "messages",
-        ),
-        TemplateError::Failed(reason) => {
-            tracing::warn!(reason, "the chat template did not render a conversation");
-            let message = "The model's chat template cannot render them - 'messages'";
-            ApiError::invalid(message, "messages")
-        }
-    }
 }
 
 /// A message as templates take it.

@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::validate::TOP_LOGPROBS_MAX;
 use crate::http::openai::generation::declared::{MODEL, SHARED};
 use crate::http::openai::generation::extras::Extras;
-use crate::http::openai::generation::later::{Later, is_false, never};
+use crate::http::openai::generation::later::{Later, empty, is_false, is_one, never};
 use crate::http::openai::json::{Field, Kind, Known};
 
 /// Fields that this endpoint reads, or refuses as [`LATER`].
@@ -26,7 +26,7 @@ pub const CONVERSATION: &[Field] = &[
     Field::new("functions", Kind::Schema(r#"{"type": "array", "items": {"type": "object"}}"#))
         .about("What `tools` was before."),
     Field::new("function_call", Kind::Any).about("What `tool_choice` was before."),
-    Field::new("reasoning_effort", Kind::TEXT).about("Passed on to the chat template."),
+    Field::new("reasoning_effort", Kind::Word(EFFORTS)).about("Passed on to the chat template."),
     Field::new("chat_template_kwargs", Kind::Schema(r#"{"type": "object"}"#))
         .about("Variables of the chat template: `enable_thinking`, `thinking`, `reasoning_effort`, `date_string`."),
     Field::new("add_generation_prompt", Kind::Boolean)
@@ -39,6 +39,9 @@ pub const CONVERSATION: &[Field] = &[
     Field::new("chat_template", Kind::Any).about("Not supported: the model's own is used."),
 ];
 
+/// OpenAI's. A template that knows another word gets it as one of `chat_template_kwargs`.
+const EFFORTS: &[&str] = &["none", "minimal", "low", "medium", "high", "xhigh", "max"];
+
 const OWN: &[Field] = &[
     Field::new("max_completion_tokens", Kind::count(1))
         .about("Most tokens to generate. Prompt and answer together must fit into the context."),
@@ -48,7 +51,8 @@ const OWN: &[Field] = &[
         .about("Log-probabilities of the tokens."),
     Field::new("top_logprobs", Kind::integer(0, TOP_LOGPROBS_MAX))
         .about("This many alternatives to each token; needs `logprobs`."),
-    Field::new("metadata", Kind::Object(&[])).about("Accepted, and not used."),
+    Field::new("metadata", Kind::Pairs { max: 16, name_max: 64, value_max: 512 })
+        .about("Accepted, and not used: up to 16 pairs of strings."),
     Field::new("store", Kind::Boolean).about("Accepted, and not used."),
     Field::new("service_tier", Kind::TEXT).about("Accepted, and not used."),
     Field::new("verbosity", Kind::TEXT).about("Accepted, and not used."),
@@ -64,6 +68,8 @@ const OWN: &[Field] = &[
     Field::new("audio", Kind::Any).about("Not supported."),
     Field::new("web_search_options", Kind::Any).about("Not supported."),
     Field::new("echo", Kind::Boolean).default("false").about("True is not supported."),
+    Field::new("best_of", Kind::count(1)).about("Of completions: more than 1 is not supported."),
+    Field::new("suffix", Kind::TEXT).about("Of completions: not supported."),
 ];
 
 /// What of a message templates read; checked by [`super::messages`].
@@ -118,7 +124,13 @@ const TOOL_CHOICE: &str = r#"{"anyOf": [
 ]}"#;
 
 /// What this server does not do in a chat.
-pub const LATER: &[Later] = &[("audio", never), ("web_search_options", never), ("echo", is_false)];
+pub const LATER: &[Later] = &[
+    ("audio", never),
+    ("web_search_options", never),
+    ("echo", is_false),
+    ("best_of", is_one),
+    ("suffix", empty),
+];
 
 /// `object` of answers, and of chunks.
 pub const OBJECTS: (&str, &str) = ("chat.completion", "chat.completion.chunk");

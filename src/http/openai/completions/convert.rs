@@ -6,6 +6,7 @@ use super::validate::{Checked, DEFAULT_MAX_TOKENS, Prompts};
 use crate::engine::message::TokenId;
 use crate::http::openai::error::ApiError;
 use crate::http::openai::generation::prepare::{Plan, Prepared, Tokens};
+use crate::http::openai::generation::rendering;
 use crate::http::openai::{body, large};
 use crate::text::grammar::Grammar;
 use crate::text::{ChatMessage, ChatOptions, TemplateError, Text};
@@ -115,7 +116,8 @@ fn tokens_of(prompt: &str, checked: &Checked, setting: &Setting) -> Result<Token
         Tokens { ids: text.encode(prompt, true, add_bos).into(), added_bos: add_bos }
     };
     if tokens.ids.is_empty() {
-        return Err(ApiError::invalid("The prompt must not be empty - 'prompt'", "prompt"));
+        // What was not sent is not echoed.
+        return Ok(Tokens { ids: vec![beginning(text)?].into(), added_bos: true });
     }
     Ok(tokens)
 }
@@ -151,14 +153,12 @@ fn rendered(
     match setting.text.render_chat(&turn, &ChatOptions::default()) {
         Ok(chat) => Ok(Some(chat)),
         Err(TemplateError::Missing) => Ok(None),
-        Err(error) => {
-            tracing::error!(%error, "the chat template does not render one user turn");
-            Err(ApiError::Internal)
-        }
+        Err(error) => Err(rendering::refusal(error, "prompt")),
     }
 }
 
-/// What stands for an absent prompt: the document separator, else BOS, else an end token.
+/// What stands for an absent prompt, and for an empty one to which no BOS is added: the document separator,
+/// else BOS, else an end token.
 fn beginning(text: &Text) -> Result<TokenId, ApiError> {
     let separator = text.encode("<|endoftext|>", true, false);
     match separator[..] {

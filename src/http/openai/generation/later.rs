@@ -42,7 +42,7 @@ pub fn is_false(value: &Json) -> bool {
     *value == Json::Bool(false)
 }
 
-fn is_one(value: &Json) -> bool {
+pub fn is_one(value: &Json) -> bool {
     matches!(value, Json::Number(n) if n.as_f64() == Some(1.0))
 }
 

@@ -6,7 +6,7 @@ use std::fmt;
 use super::{Input, Json, whole};
 use crate::config::RequestLimits;
 use crate::engine::message::TokenId;
-use crate::http::openai::error::ApiError;
+use crate::http::openai::error::{ApiError, echo};
 
 /// One field of a request. `null` is accepted for every field that is not required, and is the default.
 #[derive(Debug, Clone, Copy)]
@@ -58,6 +58,12 @@ pub enum Kind {
     ByToken {
         value: &'static Kind,
         max: usize,
+    },
+    /// An object of strings, each name and value of so many characters.
+    Pairs {
+        max: usize,
+        name_max: usize,
+        value_max: usize,
     },
     /// An object with these fields; others in it are ignored.
     Object(&'static [Field]),
@@ -166,7 +172,7 @@ impl Kind {
             Self::Integer { .. } | Self::Limited { .. } => "integer",
             Self::Number { .. } => "number",
             Self::List { .. } => "array",
-            Self::ByToken { .. } | Self::Object(_) => "object",
+            Self::ByToken { .. } | Self::Pairs { .. } | Self::Object(_) => "object",
             Self::Either(_) | Self::Input(_) | Self::Schema(_) | Self::Any => "",
         }
     }
@@ -297,6 +303,9 @@ fn check(kind: Kind, value: &Json, place: &Place<'_>) -> Result<(), ApiError> {
                 place.below(&format!(".{key}"), |place| check(*kind, value, place))
             })
         }
+        (Kind::Pairs { max, name_max, value_max }, Json::Object(pairs)) => {
+            check_pairs(pairs, max, (name_max, value_max), place)
+        }
         (Kind::Object(fields), Json::Object(entries)) => check_object(fields, entries, place),
         (Kind::Either(kinds), value) => match kinds.iter().find(|kind| kind.has_type_of(value)) {
             Some(kind) => check(*kind, value, place),
@@ -312,6 +321,33 @@ fn check_length(text: &str, min: usize, max: usize, place: &Place<'_>) -> Result
     }
     if text.len() > max {
         return Err(place.fault(format!("A string of more than {max} bytes")));
+    }
+    Ok(())
+}
+
+fn check_pairs(
+    pairs: &[(String, Json)],
+    max: usize,
+    (name_max, value_max): (usize, usize),
+    place: &Place<'_>,
+) -> Result<(), ApiError> {
+    if pairs.len() > max {
+        return Err(place.fault(format!("More than {max} pairs")));
+    }
+    for (name, value) in pairs {
+        if name.chars().count() > name_max {
+            return Err(
+                place.fault(format!("{} has more than {name_max} characters", quoted(name)))
+            );
+        }
+        let fault = |what: &str| {
+            place.below(&format!(".{}", echo(name)), |place| place.fault(format!("{value} {what}")))
+        };
+        match value {
+            Json::Text(text) if text.chars().count() <= value_max => {}
+            Json::Text(_) => return Err(fault(&format!("has more than {value_max} characters"))),
+            _ => return Err(fault("is not of type 'string'")),
+        }
     }
     Ok(())
 }

@@ -169,3 +169,32 @@ async fn usage_in_every_chunk_needs_usage_at_all() {
     let response = rig.send(Method::POST, "/v1/completions", &body.to_string()).await;
     assert!(events_of(response).await.iter().all(|e| e.get("usage").is_none()));
 }
+
+#[tokio::test]
+async fn an_empty_text_is_a_prompt_of_which_nothing_is_echoed() {
+    let rig = Rig::new("");
+    let mut bare =
+        json!({"prompt": "", "max_tokens": 4, "seed": 3, "ignore_eos": true, "logprobs": 1});
+    let answer = rig.complete(bare.clone()).await;
+    let said = answer["choices"][0]["text"].as_str().unwrap().to_owned();
+    assert_eq!(answer["usage"]["prompt_tokens"], 1);
+    bare["echo"] = true.into();
+    let echoed = rig.complete(bare.clone()).await;
+    assert_eq!(echoed["choices"][0]["text"], said);
+    // As with the BOS of other models: a token that was read, and no text.
+    let logprobs = &echoed["choices"][0]["logprobs"];
+    assert_eq!(logprobs["token_logprobs"].as_array().unwrap().len(), 5);
+    assert_eq!(
+        (&logprobs["token_logprobs"][0], &logprobs["text_offset"][1]),
+        (&Value::Null, &json!(0))
+    );
+    bare["max_tokens"] = 0.into();
+    let scored = rig.complete(bare.clone()).await;
+    assert_eq!(scored["choices"][0]["text"], "");
+    assert_eq!(scored["choices"][0]["logprobs"]["token_logprobs"], json!([null]));
+    // As without a prompt.
+    bare["prompt"] = Value::Null;
+    bare["max_tokens"] = 4.into();
+    bare["echo"] = false.into();
+    assert_eq!(rig.complete(bare).await["choices"][0]["text"], said);
+}

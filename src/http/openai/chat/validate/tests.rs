@@ -25,6 +25,9 @@ fn hints_for_another_service_change_nothing() {
     let plain = checked("").unwrap();
     for rest in [
         r#""metadata": {"a": "b"}"#,
+        &metadata(16, 64, 512),
+        r#""best_of": 1"#,
+        r#""suffix": """#,
         r#""store": true"#,
         r#""service_tier": "auto""#,
         r#""verbosity": "low""#,
@@ -90,6 +93,12 @@ fn template_variables_come_from_a_list() {
     );
 }
 
+/// So many pairs, with names and values of so many characters.
+fn metadata(pairs: usize, name: usize, value: usize) -> String {
+    let pair = |i| format!(r#""{i:0>name$}": "{}""#, "é".repeat(value));
+    format!(r#""metadata": {{{}}}"#, (0..pairs).map(pair).collect::<Vec<_>>().join(","))
+}
+
 #[test]
 fn faults_name_the_field() {
     let long = format!(r#""chat_template_kwargs": {{"thinking": "{}"}}"#, "x".repeat(1_100));
@@ -120,7 +129,18 @@ fn faults_name_the_field() {
         (r#""chat_template_kwargs": {"messages": 1}"#, "chat_template_kwargs"),
         (r#""chat_template_kwargs": 1"#, "chat_template_kwargs"),
         (&long, "chat_template_kwargs"),
+        (r#""metadata": {"a": 1}"#, "metadata.a"),
+        (r#""metadata": {"a": "b", "c": null}"#, "metadata.c"),
+        (&metadata(17, 1, 1), "metadata"),
+        (&metadata(1, 65, 1), "metadata"),
+        (&metadata(1, 64, 513), &format!("metadata.{}", "0".repeat(64))),
+        (r#""reasoning_effort": "hihg""#, "reasoning_effort"),
+        (r#""reasoning_effort": """#, "reasoning_effort"),
         (r#""echo": true"#, "echo"),
+        (r#""best_of": 2"#, "best_of"),
+        (r#""best_of": 0"#, "best_of"),
+        (r#""suffix": "x""#, "suffix"),
+        (r#""suffix": 1"#, "suffix"),
         (r#""continue_final_message": true"#, "continue_final_message"),
         (
             r#""continue_final_message": true, "add_generation_prompt": true"#,

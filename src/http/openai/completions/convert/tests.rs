@@ -5,6 +5,7 @@ use crate::http::openai::completions::types::KNOWN_BY_PATH;
 use crate::http::openai::completions::validate::validate;
 use crate::http::openai::generation::fields::Bounds;
 use crate::http::openai::json::parse;
+use crate::text::testing::{GEMMA, QWEN, SMOLLM};
 
 const VOCAB: usize = 270;
 
@@ -119,9 +120,47 @@ async fn instruct_names_get_a_turn_of_the_template_for_texts_only() {
 }
 
 #[tokio::test]
-async fn no_prompt_begins_a_document_and_an_empty_one_is_refused() {
+async fn no_prompt_begins_a_document_and_so_does_an_empty_one() {
+    let begin = [beginning(&Text::fake(VOCAB)).unwrap()];
     let absent = prepared("{}", 100).await.unwrap();
-    assert_eq!(*absent.choices[0].prompt, [beginning(&Text::fake(VOCAB)).unwrap()]);
-    let empty = prepared(r#"{"prompt": ["a", ""]}"#, 100).await.unwrap_err();
-    assert_eq!((empty.status().as_u16(), empty.param()), (400, Some("prompt")));
+    assert_eq!(*absent.choices[0].prompt, begin);
+    for body in [r#"{"prompt": ""}"#, r#"{"prompt": "", "add_special_tokens": false}"#] {
+        assert_eq!(*prepared(body, 100).await.unwrap().choices[0].prompt, begin, "{body}");
+    }
+    let among = prepared(r#"{"prompt": ["a", ""], "n": 2}"#, 100).await.unwrap();
+    assert_eq!(*among.choices[2].prompt, begin);
+    assert_eq!(among.prompt_tokens, 2);
+}
+
+/// BOS where a model has one for its texts, as with any other text.
+#[test]
+fn an_empty_prompt_begins_as_the_models_texts_do() {
+    for (real, begin) in [(&SMOLLM, "<|endoftext|>"), (&QWEN, "<|endoftext|>"), (&GEMMA, "<bos>")] {
+        let text = real.text().clone();
+        let checked = validate(
+            parse(br#"{"prompt": ""}"#, KNOWN_BY_PATH).unwrap(),
+            Bounds { vocab: text.vocab(), limits: RequestLimits::default() },
+        );
+        let setting = Setting { text: text.clone(), ..setting(100) };
+        let prepared = prepare_here(checked.unwrap(), &setting, 0).unwrap();
+        assert_eq!(text.decode(&prepared.choices[0].prompt, false), begin);
+    }
+}
+
+#[tokio::test]
+async fn what_a_template_refuses_is_the_prompts_fault() {
+    for (template, part) in [
+        ("{{ raise_exception('no \"x\" here') }}", "refuses it: no \"x\" here"),
+        (
+            "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+            "cannot",
+        ),
+        ("{% for %}", "cannot"),
+    ] {
+        let text = Text::fake_with_template(template);
+        let setting = Setting { text, instruct: true, ..setting(100) };
+        let error = prepare(checked(r#"{"prompt": "hi"}"#), setting, 0).await.unwrap_err();
+        assert_eq!((error.status().as_u16(), error.param()), (400, Some("prompt")));
+        assert!(error.message().contains(part), "{}", error.message());
+    }
 }
