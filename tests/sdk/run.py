@@ -13,6 +13,8 @@ HERE = pathlib.Path(__file__).resolve().parent
 START_TIMEOUT_S = 120
 # No client may wait for ever for a server that lost its request.
 CLIENT_TIMEOUT_S = 300
+# What all of them may take in CI.
+BUDGET_S = 8 * 60
 SMALL, TOOLS = "SmolLM2-135M-Instruct.Q4_1.gguf", "qwen2.5-coder-0.5b-instruct-Q4_K_M.gguf"
 
 
@@ -156,9 +158,12 @@ def main():
     print()
     for name, version, what, seconds, passed in rows:
         print(f"{name:<28} {version:<12} {what:<64} {seconds:5.1f} s  {'' if passed else 'FAILED'}".rstrip())
+    total = time.monotonic() - start
+    late = "" if total <= BUDGET_S else ": MORE THAN THEIR SHARE OF CI"
+    print(f"{total:.0f} s of {BUDGET_S}, with installation{late}")
     if not all(passed for *_, passed in rows):
         sys.exit("failed: " + ", ".join(f"{name} {version}" for name, version, *_, passed in rows if not passed))
-    print(f"all {len(chosen)} clients passed in {time.monotonic() - start:.0f} s")
+    print(f"all {len(chosen)} clients passed")
 
 
 if __name__ == "__main__":
