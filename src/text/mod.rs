@@ -27,13 +27,15 @@ pub use fake::FAKE_END;
 pub use stop::{STOP_BYTES_MAX, STOPS_MAX, StopError, StopSet};
 pub use stream::{Piece, TextStream};
 pub use template::{ChatMessage, ChatOptions, Json, Knows, TemplateError};
+#[cfg(feature = "fake-model")]
+pub(crate) use tokenizer::cut;
 
 use crate::engine::message::TokenId;
 use crate::model::load::gguf::Metadata;
 use fim::Fim;
 use template::Template;
-use tokenizer::Tokenizer;
-use vocab::{Kind, Spelling, Vocab};
+use tokenizer::{Scheme, Tokenizer};
+use vocab::{Kind, Vocab};
 
 /// Why the text side of a model cannot be used; names the metadata key.
 #[derive(Debug, thiserror::Error)]
@@ -64,9 +66,9 @@ struct Inner {
 impl Text {
     /// From GGUF metadata. An unknown tokenizer model or pre-tokenizer is refused by name.
     pub fn from_gguf(metadata: &Metadata) -> Result<Self, TextError> {
-        let spelling = tokenizer::spelling(metadata)?;
-        let mut vocab = Vocab::from_gguf(metadata, spelling)?;
-        let tokenizer = Tokenizer::from_gguf(metadata, &mut vocab)?;
+        let scheme = Scheme::from_gguf(metadata)?;
+        let mut vocab = Vocab::from_gguf(metadata, scheme.spelling())?;
+        let tokenizer = Tokenizer::from_gguf(metadata, scheme, &mut vocab)?;
         let id = |name: &str| vocab.opt_id(metadata, &format!("tokenizer.ggml.{name}_token_id"));
         let bos = id("bos")?;
         let eos = id("eos")?;
@@ -81,14 +83,12 @@ impl Text {
             let named = |(name, id): (_, Option<_>)| id.map(|id| (name, text(id)));
             Template::new(source.to_owned(), tokens.into_iter().filter_map(named).collect())
         });
-        let by_default = spelling == Spelling::Blanks;
-        let adds_bos = metadata.opt_bool("tokenizer.ggml.add_bos_token")?.unwrap_or(by_default);
         let inner = Inner {
             bos,
             eos,
-            adds_bos: adds_bos && bos.is_some(),
+            adds_bos: scheme.adds_bos(metadata)? && bos.is_some(),
             end_tokens: crate::model::load::end_tokens(metadata)?,
-            space_prefix: tokenizer::space_prefix(metadata, spelling)?,
+            space_prefix: scheme.space_prefix(metadata)?,
             fim: Fim::from_gguf(metadata, &vocab)?,
             vocab,
             tokenizer,

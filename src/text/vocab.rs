@@ -44,6 +44,23 @@ pub(super) enum Spelling {
     Blanks,
 }
 
+impl Spelling {
+    /// Appends the bytes that `token` stands for. Whether a text can become it: what is not in GPT-2's
+    /// alphabet stands for itself in an answer, but no word is ever spelt like that.
+    pub(super) fn read(self, token: &str, bytes: &mut Vec<u8>) -> bool {
+        match self {
+            Self::Chars => bytes_of_chars(token, bytes),
+            Self::Blanks => {
+                for (at, part) in token.split('\u{2581}').enumerate() {
+                    bytes.extend_from_slice(if at > 0 { b" " } else { b"" });
+                    bytes.extend_from_slice(part.as_bytes());
+                }
+                true
+            }
+        }
+    }
+}
+
 /// All tokens of a model.
 #[derive(Debug, Default)]
 pub(super) struct Vocab {
@@ -52,6 +69,8 @@ pub(super) struct Vocab {
     /// Where the bytes of each token end.
     ends: Vec<u32>,
     kinds: Vec<Kind>,
+    /// Ordinary tokens that no text becomes, ascending; see [`Spelling::read`].
+    unspelt: Vec<TokenId>,
     /// Tokens with the same bytes as another one that comes first, ascending.
     twins: Vec<TokenId>,
 }
@@ -92,11 +111,9 @@ impl Vocab {
                 let id = self.ends.len();
                 TextError(format!("tokenizer.ggml.tokens[{id}] is no byte such as <0x0A>"))
             })?),
-            (Kind::Normal, Spelling::Chars) => bytes_of_chars(token, &mut self.bytes),
-            (Kind::Normal, Spelling::Blanks) => {
-                for (at, part) in token.split('\u{2581}').enumerate() {
-                    self.bytes.extend_from_slice(if at > 0 { b" " } else { b"" });
-                    self.bytes.extend_from_slice(part.as_bytes());
+            (Kind::Normal, spelling) => {
+                if !spelling.read(token, &mut self.bytes) {
+                    self.unspelt.push(self.ends.len() as TokenId);
                 }
             }
             _ => self.bytes.extend_from_slice(token.as_bytes()),
@@ -132,6 +149,11 @@ impl Vocab {
     /// Ids outside the vocabulary are [`Kind::Unused`].
     pub(super) fn kind(&self, id: TokenId) -> Kind {
         self.kinds.get(id as usize).copied().unwrap_or(Kind::Unused)
+    }
+
+    /// Part of texts, and found by merging.
+    pub(super) fn is_ordinary(&self, id: TokenId) -> bool {
+        self.kind(id) == Kind::Normal && self.unspelt.binary_search(&id).is_err()
     }
 
     /// Not text.
@@ -182,6 +204,29 @@ impl Vocab {
         }
     }
 
+    /// The token of each single byte, for characters that are no token; or the unknown token.
+    pub(super) fn byte_tokens(
+        &self,
+        unknown: Option<TokenId>,
+    ) -> Result<[TokenId; 256], TextError> {
+        let mut found = [unknown; 256];
+        for id in (0..self.len() as TokenId).rev().filter(|&id| self.kind(id) == Kind::Byte) {
+            if let &[byte] = self.raw(id) {
+                found[usize::from(byte)] = Some(id);
+            }
+        }
+        let mut bytes = [0; 256];
+        for (byte, found) in found.into_iter().enumerate() {
+            bytes[byte] = found.ok_or_else(|| {
+                TextError(format!(
+                    "tokenizer.ggml.tokens has no token for byte 0x{byte:02x}, and there is no \
+                     tokenizer.ggml.unknown_token_id"
+                ))
+            })?;
+        }
+        Ok(bytes)
+    }
+
     /// An array that has one element a token.
     pub(super) fn same_length(&self, key: &str, len: usize) -> Result<(), TextError> {
         if len == self.len() {
@@ -205,17 +250,18 @@ fn byte_of(token: &str) -> Option<u8> {
 
 /// Appends the bytes that `text` spells in GPT-2's alphabet (printable Latin-1 characters stand for
 /// themselves, the other bytes for U+0100 and up, in order), or those of `text` itself if it has a
-/// character outside: what the `tokenizers` library does with added tokens.
-pub(super) fn bytes_of_chars(text: &str, bytes: &mut Vec<u8>) {
+/// character outside: what the `tokenizers` library does with added tokens. Whether it has none.
+fn bytes_of_chars(text: &str, bytes: &mut Vec<u8>) -> bool {
     let start = bytes.len();
     for c in text.chars() {
         let Some(byte) = byte_of_char(c) else {
             bytes.truncate(start);
             bytes.extend_from_slice(text.as_bytes());
-            return;
+            return false;
         };
         bytes.push(byte);
     }
+    true
 }
 
 fn byte_of_char(c: char) -> Option<u8> {

@@ -278,7 +278,7 @@ fn row_31_tokenizers_that_do_not_fit() {
         ("merges", strings(&["a b"]), "tokenizer.ggml.merges[0] makes something that is no token"),
         ("merges", strings(&["a zz"]), "tokenizer.ggml.merges[0] names something that is no token"),
         ("merges", Value::U64s(vec![1]), "tokenizer.ggml.merges is an array of integers"),
-        ("model", text("rwkv"), "unknown tokenizer.ggml.model rwkv"),
+        ("model", text("rwkv"), "tokenizer.ggml.model rwkv (RWKV) is not supported"),
         // Without scores.
         ("model", text("llama"), "tokenizer.ggml."),
         ("pre", text("none-such"), "unknown tokenizer.ggml.pre none-such"),

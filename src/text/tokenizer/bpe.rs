@@ -1,85 +1,177 @@
-//! Byte-level BPE, as GPT-2 has it: words of bytes, merged in the order of a list.
+//! BPE: words of bytes or of characters, merged in the order of a list.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
+use unicode_normalization::UnicodeNormalization as _;
+
 use super::index::Index;
-use super::merge::{MAX_WORD_BYTES, Merger};
+use super::merge::{MAX_WORD_BYTES, Merger, NO_TOKEN};
 use super::split::Split;
+use super::split::pre::Whole;
 use crate::engine::message::TokenId;
 use crate::text::TextError;
-use crate::text::vocab::{Vocab, bytes_of_chars};
+use crate::text::vocab::{Spelling, Vocab};
+
+/// What merging begins with.
+#[derive(Debug)]
+enum Units {
+    /// Bytes, as GPT-2 has it. A byte without a token is left out of the text, as the `tokenizers`
+    /// library does: `SmolLM2` has none for some control characters.
+    Bytes([Option<TokenId>; 256]),
+    /// Characters; the bytes of those that are no token have one each.
+    Chars { bytes: [TokenId; 256], space_prefix: bool },
+}
 
 /// The merges of a model, by the ids of what is merged.
 #[derive(Debug)]
 pub(super) struct Bpe {
     split: Split,
-    /// The token of each single byte. A byte without one is left out of the text, as the
-    /// `tokenizers` library does: `SmolLM2` has none for some control characters.
-    bytes: [Option<TokenId>; 256],
+    units: Units,
     /// Two neighbours, left in the high half: the rank of their merge and what they become.
     merges: HashMap<u64, (u32, TokenId)>,
 }
 
 impl Bpe {
-    pub(super) fn new(
+    /// Merges are read from `key`; how tokens are spelt says what merging begins with.
+    pub(super) fn new<'m>(
         split: Split,
-        merges: &[String],
-        vocab: &Vocab,
-        index: &Index,
+        (key, merges): (&str, impl ExactSizeIterator<Item = Option<(&'m str, &'m str)>>),
+        (vocab, index): (&Vocab, &Index),
+        (spelling, unknown, space_prefix): (Spelling, Option<TokenId>, bool),
     ) -> Result<Self, TextError> {
         let id_of = |bytes: &[u8]| index.get(bytes, |id| vocab.raw(id));
         let mut map = HashMap::with_capacity(merges.len());
         let (mut joined, mut part) = (Vec::new(), Vec::new());
-        for (rank, merge) in merges.iter().enumerate() {
-            let wrong = |what: &str| TextError(format!("tokenizer.ggml.merges[{rank}] {what}"));
-            // The left part may itself be a blank in hand-made files: llama.cpp looks from 1 on, too.
-            let at = merge
-                .char_indices()
-                .skip(1)
-                .find_map(|(at, c)| (c == ' ').then_some(at))
-                .ok_or_else(|| wrong("is not two tokens with a blank between them"))?;
-            let (left, right) = (&merge[..at], &merge[at + 1..]);
+        for (rank, merge) in merges.enumerate() {
+            let wrong = |what: &str| TextError(format!("{key}[{rank}] {what}"));
+            let (left, right) =
+                merge.ok_or_else(|| wrong("is not two tokens with a blank between them"))?;
+            joined.clear();
             let mut id_of_part = |text: &str| {
                 part.clear();
-                bytes_of_chars(text, &mut part);
+                let spelt = spelling.read(text, &mut part);
                 joined.extend_from_slice(&part);
-                id_of(&part).ok_or_else(|| wrong("names something that is no token"))
+                if spelt { id_of(&part).map(Some) } else { Some(None) }
+                    .ok_or_else(|| wrong("names something that is no token"))
             };
-            let pair = key(id_of_part(left)?, id_of_part(right)?);
+            // Of what no text is spelt like, nothing is merged.
+            let (Some(left), Some(right)) = (id_of_part(left)?, id_of_part(right)?) else {
+                continue;
+            };
             let id = id_of(&joined).ok_or_else(|| wrong("makes something that is no token"))?;
-            joined.clear();
-            map.entry(pair).or_insert((rank as u32, id));
+            map.entry(pair_key(left, right)).or_insert((rank as u32, id));
         }
-        let bytes = std::array::from_fn(|byte| id_of(&[byte as u8]));
-        Ok(Self { split, bytes, merges: map })
+        let units = match spelling {
+            Spelling::Chars => Units::Bytes(std::array::from_fn(|byte| id_of(&[byte as u8]))),
+            Spelling::Blanks => Units::Chars { bytes: vocab.byte_tokens(unknown)?, space_prefix },
+        };
+        Ok(Self { split, units, merges: map })
     }
 
-    /// Appends the tokens of `text`, in which nothing is special.
-    pub(super) fn encode(&self, text: &str, ids: &mut Vec<TokenId>) {
+    /// Appends the tokens of `text`, in which nothing is special. It begins the sequence or follows a
+    /// special token, or `goes_on` with the text before it.
+    pub(super) fn encode(
+        &self,
+        (text, goes_on): (&str, bool),
+        (vocab, index): (&Vocab, &Index),
+        ids: &mut Vec<TokenId>,
+    ) {
         let mut merger = Merger::default();
-        let normal;
-        let text = if self.split.normalizes() && !text.is_ascii() {
-            normal = unicode_normalization::UnicodeNormalization::nfc(text).collect::<String>();
-            &normal
+        let text = match self.units {
+            Units::Chars { space_prefix, .. } => with_blanks(text, space_prefix && !goes_on),
+            Units::Bytes(_) => Cow::Borrowed(text),
+        };
+        let text = if self.split.normalizes && !text.is_ascii() {
+            Cow::Owned(text.nfc().collect())
         } else {
             text
         };
-        self.split.words(text, |word| {
-            for word in word.as_bytes().chunks(MAX_WORD_BYTES) {
-                merger.clear();
-                for (at, &byte) in word.iter().enumerate() {
-                    if let Some(id) = self.bytes[usize::from(byte)] {
-                        merger.add(at, 1, id);
+        let id_of = |bytes: &[u8]| index.get(bytes, |id| vocab.raw(id));
+        self.split.words(&text, |word| {
+            let whole = match self.split.whole {
+                Whole::Never => false,
+                Whole::LineEnds => word.bytes().all(|byte| byte == b'\n'),
+                Whole::Always => true,
+            };
+            if let Some(id) = whole.then(|| id_of(word.as_bytes())).flatten() {
+                return ids.push(id);
+            }
+            self.merge(word, &id_of, &mut merger, ids);
+        });
+    }
+
+    /// Appends the tokens of a word.
+    fn merge(
+        &self,
+        word: &str,
+        id_of: &impl Fn(&[u8]) -> Option<TokenId>,
+        merger: &mut Merger,
+        ids: &mut Vec<TokenId>,
+    ) {
+        let mut rest = word;
+        while !rest.is_empty() {
+            let (part, tail) = rest.split_at(rest.floor_char_boundary(MAX_WORD_BYTES));
+            rest = tail;
+            merger.clear();
+            match &self.units {
+                Units::Bytes(bytes) => {
+                    for (at, &byte) in part.as_bytes().iter().enumerate() {
+                        if let Some(id) = bytes[usize::from(byte)] {
+                            merger.add(at, 1, id);
+                        }
                     }
                 }
-                let merged =
-                    merger.run(|left, right| self.merges.get(&key(left.id, right.id)).copied());
-                ids.extend(merged.map(|symbol| symbol.id));
+                Units::Chars { .. } => {
+                    for (at, c) in part.char_indices() {
+                        let len = c.len_utf8();
+                        let id = id_of(&part.as_bytes()[at..at + len]);
+                        merger.add(at, len, id.unwrap_or(NO_TOKEN));
+                    }
+                }
             }
-        });
+            let merged =
+                merger.run(|left, right| self.merges.get(&pair_key(left.id, right.id)).copied());
+            for symbol in merged {
+                match &self.units {
+                    Units::Chars { bytes, .. } if symbol.id == NO_TOKEN => {
+                        let unknown =
+                            &part.as_bytes()[symbol.start as usize..][..symbol.len as usize];
+                        ids.extend(unknown.iter().map(|&byte| bytes[usize::from(byte)]));
+                    }
+                    _ => ids.push(symbol.id),
+                }
+            }
+        }
     }
 }
 
-fn key(left: TokenId, right: TokenId) -> u64 {
+fn pair_key(left: TokenId, right: TokenId) -> u64 {
     u64::from(left) << 32 | u64::from(right)
+}
+
+/// The two tokens of a merge as GGUF writes it. The left one may itself be a blank in hand-made
+/// files: llama.cpp looks from 1 on, too.
+pub(super) fn parts(merge: &str) -> Option<(&str, &str)> {
+    let at = merge.char_indices().skip(1).find_map(|(at, c)| (c == ' ').then_some(at))?;
+    Some((&merge[..at], &merge[at + 1..]))
+}
+
+/// `text` as vocabularies have it that write blanks as U+2581: those are blanks, and one may be put in
+/// front of what is not empty.
+pub(super) fn with_blanks(text: &str, prefix: bool) -> Cow<'_, str> {
+    let prefix = prefix && !text.is_empty();
+    if !prefix && !text.contains('\u{2581}') {
+        return Cow::Borrowed(text);
+    }
+    let mut plain = String::with_capacity(text.len() + 1);
+    if prefix {
+        plain.push(' ');
+    }
+    plain.extend(
+        text.split('\u{2581}')
+            .enumerate()
+            .flat_map(|(at, part)| [if at > 0 { " " } else { "" }, part]),
+    );
+    Cow::Owned(plain)
 }

@@ -10,6 +10,10 @@ mod split;
 mod spm;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod vocabulary_tests;
+
+use std::collections::HashMap;
 
 use crate::engine::message::TokenId;
 use crate::model::load::gguf::Metadata;
@@ -21,6 +25,9 @@ use fake::FakePieces;
 use index::Index;
 use special::Special;
 use split::Split;
+#[cfg(feature = "fake-model")]
+pub(crate) use split::cut_by_number as cut;
+use split::pre::{ENCODERS, Pre};
 use spm::Spm;
 
 /// A model's tokenizer.
@@ -29,10 +36,19 @@ pub(super) struct Tokenizer {
     method: Method,
     /// Ordinary tokens by their bytes.
     index: Index,
+    /// Special tokens that take blanks along.
+    strips: HashMap<TokenId, Strip>,
     /// Tokens that are found in every text.
     user_defined: Special,
     /// Those, and control tokens.
     all_special: Special,
+}
+
+/// On which sides a special token takes the blanks beside it along.
+#[derive(Debug, Clone, Copy, Default)]
+struct Strip {
+    left: bool,
+    right: bool,
 }
 
 #[derive(Debug)]
@@ -43,19 +59,76 @@ enum Method {
     Fake(FakePieces),
 }
 
-/// How a model's vocabulary is spelt. An unknown `tokenizer.ggml.model` is refused by name.
-pub(super) fn spelling(metadata: &Metadata) -> Result<Spelling, TextError> {
-    match metadata.str("tokenizer.ggml.model")? {
-        "gpt2" => Ok(Spelling::Chars),
-        "llama" => Ok(Spelling::Blanks),
-        other => Err(unknown("tokenizer.ggml.model", other)),
-    }
+/// How texts become tokens, as a model's file says it.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Scheme {
+    Bpe(&'static Pre),
+    Spm,
 }
 
-/// Whether the tokenizer puts a blank before a text: `SentencePiece` does unless told otherwise.
-pub(super) fn space_prefix(metadata: &Metadata, spelling: Spelling) -> Result<bool, TextError> {
-    let given = metadata.opt_bool("tokenizer.ggml.add_space_prefix")?;
-    Ok(spelling == Spelling::Blanks && given.unwrap_or(true))
+/// Tokenizers that are known, but not to Millrace.
+const UNSUPPORTED: [(&str, &str); 6] = [
+    ("bert", "WordPiece"),
+    ("hybriddna", "of DNA"),
+    ("plamo2", "PLaMo 2"),
+    ("rwkv", "RWKV"),
+    ("t5", "Unigram"),
+    ("whitespace", "of an encoder"),
+];
+
+impl Scheme {
+    /// An unknown `tokenizer.ggml.model` or `tokenizer.ggml.pre` is refused by name.
+    pub(super) fn from_gguf(metadata: &Metadata) -> Result<Self, TextError> {
+        let pre = |name: &str| {
+            Pre::named(name).map(Self::Bpe).ok_or_else(|| {
+                if ENCODERS.contains(&name) {
+                    TextError(format!("tokenizer.ggml.pre {name}, of encoders, is not supported"))
+                } else {
+                    unknown("tokenizer.ggml.pre", name)
+                }
+            })
+        };
+        match metadata.str("tokenizer.ggml.model")? {
+            "gpt2" => pre(metadata.str("tokenizer.ggml.pre")?),
+            "gemma4" => pre("gemma4"),
+            // A pre-tokenizer is no part of SentencePiece: converters write "default".
+            "llama" => match metadata.opt_str("tokenizer.ggml.pre")? {
+                Some(other) if other != "default" => Err(unknown("tokenizer.ggml.pre", other)),
+                _ => Ok(Self::Spm),
+            },
+            other => Err(match UNSUPPORTED.iter().find(|(name, _)| *name == other) {
+                Some((name, what)) => {
+                    TextError(format!("tokenizer.ggml.model {name} ({what}) is not supported"))
+                }
+                None => unknown("tokenizer.ggml.model", other),
+            }),
+        }
+    }
+
+    /// How the vocabulary is spelt.
+    pub(super) fn spelling(self) -> Spelling {
+        match self {
+            Self::Bpe(pre) if !pre.blanks => Spelling::Chars,
+            _ => Spelling::Blanks,
+        }
+    }
+
+    /// Whether BOS is put in front of a text. `add_eos_token` is not followed: a prompt goes on.
+    pub(super) fn adds_bos(self, metadata: &Metadata) -> Result<bool, TextError> {
+        let given = metadata.opt_bool("tokenizer.ggml.add_bos_token")?;
+        Ok(match self {
+            // Files of Gemma 4 say otherwise by mistake, as llama.cpp has it.
+            Self::Bpe(pre) if pre.names.contains(&"gemma4") => true,
+            Self::Bpe(pre) => given.unwrap_or(pre.adds_bos),
+            Self::Spm => given.unwrap_or(true),
+        })
+    }
+
+    /// Whether a blank is put before a text: `SentencePiece` does unless told otherwise.
+    pub(super) fn space_prefix(self, metadata: &Metadata) -> Result<bool, TextError> {
+        let given = metadata.opt_bool("tokenizer.ggml.add_space_prefix")?;
+        Ok(matches!(self, Self::Spm) && given.unwrap_or(true))
+    }
 }
 
 /// The error for a name that Millrace does not know.
@@ -64,31 +137,33 @@ fn unknown(key: &str, name: &str) -> TextError {
 }
 
 impl Tokenizer {
-    pub(super) fn from_gguf(metadata: &Metadata, vocab: &mut Vocab) -> Result<Self, TextError> {
+    pub(super) fn from_gguf(
+        metadata: &Metadata,
+        scheme: Scheme,
+        vocab: &mut Vocab,
+    ) -> Result<Self, TextError> {
         let index = index_of(vocab);
-        let spelling = spelling(metadata)?;
-        let method = match spelling {
-            Spelling::Chars => {
-                let pre = metadata.str("tokenizer.ggml.pre")?;
-                let split =
-                    Split::from_name(pre).ok_or_else(|| unknown("tokenizer.ggml.pre", pre))?;
-                let merges = metadata.strings("tokenizer.ggml.merges")?;
-                Method::Bpe(Box::new(Bpe::new(split, merges, vocab, &index)?))
+        let unknown = vocab.opt_id(metadata, "tokenizer.ggml.unknown_token_id")?;
+        let method = match scheme {
+            Scheme::Bpe(pre) => {
+                let split = Split::new(pre).map_err(TextError)?;
+                let merges = metadata.strings("tokenizer.ggml.merges")?.iter();
+                let merges = ("tokenizer.ggml.merges", merges.map(|merge| bpe::parts(merge)));
+                let how = (scheme.spelling(), unknown, false);
+                Method::Bpe(Box::new(Bpe::new(split, merges, (vocab, &index), how)?))
             }
-            Spelling::Blanks => {
-                // A pre-tokenizer is no part of SentencePiece: converters write "default".
-                let pre = metadata.opt_str("tokenizer.ggml.pre")?;
-                if let Some(other) = pre.filter(|&pre| pre != "default") {
-                    return Err(unknown("tokenizer.ggml.pre", other));
-                }
+            Scheme::Spm => {
                 let scores = metadata.f32s("tokenizer.ggml.scores")?;
                 vocab.same_length("tokenizer.ggml.scores", scores.len())?;
-                let unknown = vocab.opt_id(metadata, "tokenizer.ggml.unknown_token_id")?;
-                let prefix = space_prefix(metadata, spelling)?;
+                let prefix = scheme.space_prefix(metadata)?;
                 Method::Spm(Box::new(Spm::new(scores, unknown, prefix, vocab)?))
             }
         };
-        Self::with(method, index, vocab)
+        let mut tokenizer = Self::with(method, index, vocab)?;
+        if matches!(scheme, Scheme::Spm) && is_phi3(metadata)? {
+            tokenizer.strips = phi3_strips(vocab);
+        }
+        Ok(tokenizer)
     }
 
     /// For the fake model: pieces found in a text as they stand.
@@ -103,6 +178,7 @@ impl Tokenizer {
         Ok(Self {
             method,
             index,
+            strips: HashMap::new(),
             user_defined: Special::new(vocab, |kind| kind == Kind::UserDefined)?,
             all_special: Special::new(vocab, |kind| {
                 matches!(kind, Kind::UserDefined | Kind::Control | Kind::Unknown)
@@ -113,34 +189,44 @@ impl Tokenizer {
     /// Tokens of `text`, without BOS. Control tokens are found in it if `special`.
     pub(super) fn encode(&self, vocab: &Vocab, text: &str, special: bool) -> Vec<TokenId> {
         let finder = if special { &self.all_special } else { &self.user_defined };
-        let mut ids = Vec::with_capacity(text.len() / 4 + 1);
-        let mut at = 0;
-        for (range, id) in finder.find(text) {
-            self.plain(vocab, (&text[at..range.start], false), &mut ids);
-            ids.push(id);
-            at = range.end;
-        }
-        self.plain(vocab, (&text[at..], false), &mut ids);
-        ids
+        self.encode_between(vocab, (text, false), finder)
     }
 
     /// Tokens of a text that goes on with what stands before it, nothing in it being special.
     pub(super) fn encode_on(&self, vocab: &Vocab, text: &str) -> Vec<TokenId> {
+        self.encode_between(vocab, (text, true), &self.user_defined)
+    }
+
+    fn encode_between(
+        &self,
+        vocab: &Vocab,
+        (text, goes_on): (&str, bool),
+        finder: &Special,
+    ) -> Vec<TokenId> {
         let mut ids = Vec::with_capacity(text.len() / 4 + 1);
         let mut at = 0;
-        for (range, id) in self.user_defined.find(text) {
-            self.plain(vocab, (&text[at..range.start], true), &mut ids);
+        for (range, id) in finder.find(text) {
+            // It may stand in the blanks that the one before has taken.
+            if range.start < at {
+                continue;
+            }
+            let strip = self.strips.get(&id).copied().unwrap_or_default();
+            let before = &text[at..range.start];
+            let before = if strip.left { before.trim_end() } else { before };
+            self.plain(vocab, (before, goes_on), &mut ids);
             ids.push(id);
-            at = range.end;
+            let rest = &text[range.end..];
+            let rest = if strip.right { rest.trim_start() } else { rest };
+            at = text.len() - rest.len();
         }
-        self.plain(vocab, (&text[at..], true), &mut ids);
+        self.plain(vocab, (&text[at..], goes_on), &mut ids);
         ids
     }
 
     /// Appends the tokens of a text that begins the sequence, follows a special token, or goes on.
     fn plain(&self, vocab: &Vocab, (text, goes_on): (&str, bool), ids: &mut Vec<TokenId>) {
         match &self.method {
-            Method::Bpe(bpe) => bpe.encode(text, ids),
+            Method::Bpe(bpe) => bpe.encode((text, goes_on), (vocab, &self.index), ids),
             Method::Spm(spm) => spm.encode((text, goes_on), (vocab, &self.index), ids),
             #[cfg(feature = "fake-model")]
             Method::Fake(pieces) => pieces.encode(text, ids),
@@ -148,18 +234,33 @@ impl Tokenizer {
     }
 }
 
+/// GGUF does not say which special tokens take blanks along; llama.cpp goes by the model's name, too.
+fn is_phi3(metadata: &Metadata) -> Result<bool, TextError> {
+    let name = metadata.opt_str("general.name")?.unwrap_or_default().to_lowercase();
+    Ok(name.contains("phi-3") || name.contains("phi3"))
+}
+
+fn phi3_strips(vocab: &Vocab) -> HashMap<TokenId, Strip> {
+    let kept = |id| ["<unk>", "<s>", "<|endoftext|>"].map(str::as_bytes).contains(&vocab.raw(id));
+    (0..vocab.len() as TokenId)
+        .filter(|&id| vocab.is_special(id) || vocab.kind(id) == Kind::UserDefined)
+        .filter(|&id| !kept(id))
+        .map(|id| (id, Strip { left: false, right: true }))
+        .collect()
+}
+
 /// Ordinary tokens by their bytes. Of several with the same bytes the first counts; the vocabulary
 /// is told of the others.
 fn index_of(vocab: &mut Vocab) -> Index {
     let mut index = Index::with_capacity(vocab.len());
     let mut twins = Vec::new();
-    for id in (0..vocab.len() as TokenId).filter(|&id| vocab.kind(id) == Kind::Normal) {
+    for id in (0..vocab.len() as TokenId).filter(|&id| vocab.is_ordinary(id)) {
         if index.insert(vocab.raw(id), id, |id| vocab.raw(id)).is_some() {
             twins.push(id);
         }
     }
     let mut seen = std::collections::HashSet::new();
-    for id in (0..vocab.len() as TokenId).filter(|&id| vocab.kind(id) != Kind::Normal) {
+    for id in (0..vocab.len() as TokenId).filter(|&id| !vocab.is_ordinary(id)) {
         let byte = vocab.kind(id) == Kind::Byte;
         let of_normal = !byte && index.get(vocab.raw(id), |id| vocab.raw(id)).is_some();
         if of_normal || !seen.insert((byte, vocab.raw(id))) {

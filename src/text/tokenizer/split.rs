@@ -1,201 +1,118 @@
 //! Pre-tokenizers: where a text is cut into words before merging.
 //!
-//! Written out by hand rather than as regular expressions, because theirs need look-ahead, and a
-//! backtracking engine gives up (or takes quadratic time) on a long run of blanks.
+//! [`pre`] has their patterns. A backtracking engine would give up on some of them, or take quadratic time
+//! on a long run of blanks; an automaton cannot look ahead. So the most common patterns are written out by
+//! hand, and so is what looks ahead in the others; the rest is up to a lazily built automaton.
 
-use std::sync::OnceLock;
+mod class;
+mod pattern;
+pub(super) mod pre;
+#[cfg(test)]
+mod tests;
+mod thousands;
+mod words;
 
-use regex_syntax::hir::{Class, HirKind};
+use class::Set;
+use pattern::Pattern;
+use pre::{Pre, Whole};
+use thousands::Thousands;
+use words::{Words, numbers};
 
-/// A way to cut text into words, named as `tokenizer.ggml.pre` has it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Split {
-    /// Every digit by itself, then GPT-2's pattern on what lies between: llama.cpp's
-    /// `LLAMA_VOCAB_PRE_TYPE_SMOLLM`; `Digits` and `ByteLevel` in `SmolLM2`'s `tokenizer.json`.
-    Smollm,
-    /// Qwen 2's pattern, on text in normalisation form C.
-    Qwen2,
+/// A way to cut text into words.
+#[derive(Debug)]
+pub(super) struct Split {
+    pub(super) normalizes: bool,
+    pub(super) whole: Whole,
+    steps: Vec<Step>,
+}
+
+/// One pattern. What it matches is a word, and so is what lies between two matches.
+#[derive(Debug)]
+enum Step {
+    Words(Words),
+    /// `\p{N}{1,n}`
+    Numbers(usize),
+    Thousands(Thousands),
+    /// `\s+$`
+    TrailingBlanks,
+    Pattern(Box<Pattern>),
 }
 
 impl Split {
-    /// The pre-tokenizer of this name, if Millrace has it.
-    pub(super) fn from_name(name: &str) -> Option<Self> {
-        match name {
-            "smollm" => Some(Self::Smollm),
-            "qwen2" => Some(Self::Qwen2),
-            _ => None,
+    pub(super) fn new(pre: &Pre) -> Result<Self, String> {
+        let steps =
+            pre.patterns.iter().map(|&pattern| Step::new(pattern)).collect::<Result<_, _>>()?;
+        Ok(Self { normalizes: pre.nfc, whole: pre.whole, steps })
+    }
+
+    /// Calls `word` with each word of `text`, in order. Together they are `text`, and none is empty.
+    pub(super) fn words<'t>(&self, text: &'t str, mut word: impl FnMut(&'t str)) {
+        if !text.is_empty() {
+            cut(&self.steps, text, &mut word);
         }
     }
+}
 
-    /// Whether text is brought to normalisation form C first.
-    pub(super) fn normalizes(self) -> bool {
-        self == Self::Qwen2
+/// Calls `word` with each word that the pre-tokenizer of this number makes of `text`: for fuzzing.
+#[cfg(feature = "fake-model")]
+pub(crate) fn cut_by_number<'t>(number: usize, text: &'t str, word: impl FnMut(&'t str)) {
+    static SPLITS: std::sync::LazyLock<Vec<Split>> =
+        std::sync::LazyLock::new(|| pre::PRES.iter().flat_map(Split::new).collect());
+    SPLITS[number % SPLITS.len()].words(text, word);
+}
+
+fn cut<'t>(steps: &[Step], text: &'t str, word: &mut dyn FnMut(&'t str)) {
+    match steps {
+        [] => word(text),
+        [step] => step.cut(text, word),
+        [step, rest @ ..] => step.cut(text, &mut |part| cut(rest, part, word)),
+    }
+}
+
+impl Step {
+    fn new(pattern: &str) -> Result<Self, String> {
+        let qwen2 = |letters, digits| Self::Words(Words::Qwen2 { letters, digits });
+        Ok(match pattern {
+            pre::GPT2 => Self::Words(Words::Gpt2),
+            pre::QWEN2 => qwen2(Set::Letters, 1),
+            pre::LLAMA3 => qwen2(Set::Letters, 3),
+            pre::QWEN35 => qwen2(Set::LettersAndMarks, 1),
+            pre::DIGIT => Self::Numbers(1),
+            pre::DIGITS_3 => Self::Numbers(3),
+            pre::DIGITS => Self::Numbers(usize::MAX),
+            pre::THOUSANDS => Self::Thousands(Thousands::Numbers),
+            pre::WORD_THOUSANDS => Self::Thousands(Thousands::Words),
+            pre::THOUSANDS_MARKS => Self::Thousands(Thousands::Marks),
+            pre::TRAILING_BLANKS => Self::TrailingBlanks,
+            other => Self::Pattern(Box::new(Pattern::new(other)?)),
+        })
     }
 
-    /// Calls `word` with each word of `text`, in order. Together they are `text`.
-    pub(super) fn words<'t>(self, text: &'t str, mut word: impl FnMut(&'t str)) {
+    /// Calls `word` with each word of `text`, which is not empty, in order.
+    fn cut<'t>(&self, text: &'t str, word: &mut dyn FnMut(&'t str)) {
         match self {
-            Self::Smollm => {
+            Self::Words(words) => words.cut(text, word),
+            Self::Thousands(thousands) => thousands.cut(text, word),
+            Self::Pattern(pattern) => pattern.cut(text, word),
+            &Self::Numbers(most) => {
                 let mut rest = text;
-                while let Some(digit) = rest.find(char::is_numeric) {
-                    let (before, from) = rest.split_at(digit);
-                    cut(before, gpt2, &mut word);
-                    let end = from.chars().next().map_or(from.len(), char::len_utf8);
-                    let (digit, after) = from.split_at(end);
-                    word(digit);
+                while let Some(found) = rest.find(char::is_numeric) {
+                    let (before, from) = rest.split_at(found);
+                    let (number, after) = from.split_at(numbers(from, most));
+                    [before, number]
+                        .into_iter()
+                        .filter(|part| !part.is_empty())
+                        .for_each(&mut *word);
                     rest = after;
                 }
-                cut(rest, gpt2, &mut word);
-            }
-            Self::Qwen2 => cut(text, qwen2, &mut word),
-        }
-    }
-}
-
-/// Cuts `text` into words; `first` says how long the first word of a text is.
-fn cut<'t>(text: &'t str, first: impl Fn(&str) -> usize, word: &mut impl FnMut(&'t str)) {
-    let mut rest = text;
-    while !rest.is_empty() {
-        let (head, tail) = rest.split_at(first(rest));
-        word(head);
-        rest = tail;
-    }
-}
-
-/// What the patterns tell apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    /// `\p{L}`
-    Letter,
-    /// `\p{N}`
-    Number,
-    /// `\s`
-    Space,
-    Other,
-}
-
-fn kind(c: char) -> Kind {
-    if c.is_ascii() {
-        return match c {
-            'a'..='z' | 'A'..='Z' => Kind::Letter,
-            '0'..='9' => Kind::Number,
-            ' ' | '\t'..='\r' => Kind::Space,
-            _ => Kind::Other,
-        };
-    }
-    if is_letter(c) {
-        Kind::Letter
-    } else if c.is_numeric() {
-        Kind::Number
-    } else if c.is_whitespace() {
-        Kind::Space
-    } else {
-        Kind::Other
-    }
-}
-
-/// General category L, one bit a character. [`char::is_alphabetic`] is wider: it has marks too.
-fn is_letter(c: char) -> bool {
-    static LETTERS: OnceLock<Vec<u64>> = OnceLock::new();
-    let letters = LETTERS.get_or_init(|| {
-        let mut bits = vec![0; char::MAX as usize / 64 + 1];
-        let class = regex_syntax::parse(r"\p{L}");
-        if let Ok(HirKind::Class(Class::Unicode(class))) =
-            class.as_ref().map(regex_syntax::hir::Hir::kind)
-        {
-            for range in class.ranges() {
-                for c in range.start()..=range.end() {
-                    bits[c as usize / 64] |= 1 << (c as usize % 64);
+                if !rest.is_empty() {
+                    word(rest);
                 }
             }
+            Self::TrailingBlanks => {
+                let parts = text.split_at(text.trim_end().len());
+                [parts.0, parts.1].into_iter().filter(|part| !part.is_empty()).for_each(word);
+            }
         }
-        bits
-    });
-    letters[c as usize / 64] >> (c as usize % 64) & 1 == 1
-}
-
-/// Bytes of `text` up to the first character that is not of `wanted`.
-fn run(text: &str, wanted: Kind) -> usize {
-    text.find(|c| kind(c) != wanted).unwrap_or(text.len())
-}
-
-/// `\s+(?!\S)|\s+`: a run of blanks, without its last one if a word follows (which takes it along),
-/// unless there is only that one.
-fn blanks(text: &str) -> usize {
-    let end = run(text, Kind::Space);
-    if end == text.len() {
-        return end;
     }
-    match text[..end].char_indices().next_back() {
-        Some((last, _)) if last > 0 => last,
-        _ => end,
-    }
-}
-
-/// The contraction that `text` begins with: `'s|'t|'re|'ve|'m|'ll|'d`.
-fn contraction(text: &str, any_case: bool) -> Option<usize> {
-    let rest = text.strip_prefix('\'')?;
-    let fold = |c: char| match c {
-        // Both fold to s; all other letters here have ASCII cases only.
-        'S' | 'ſ' if any_case => 's',
-        c if any_case => c.to_ascii_lowercase(),
-        c => c,
-    };
-    let mut chars = rest.char_indices().map(|(at, c)| (1 + at + c.len_utf8(), fold(c)));
-    let (first_end, first) = chars.next()?;
-    let pair = match first {
-        's' | 't' | 'm' | 'd' => return Some(first_end),
-        'r' | 'v' => 'e',
-        'l' => 'l',
-        _ => return None,
-    };
-    chars.next().filter(|&(_, second)| second == pair).map(|(end, _)| end)
-}
-
-/// `'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`
-fn gpt2(text: &str) -> usize {
-    if let Some(end) = contraction(text, false) {
-        return end;
-    }
-    let rest = text.strip_prefix(' ').unwrap_or(text);
-    match rest.chars().next().map(kind) {
-        None | Some(Kind::Space) => blanks(text),
-        Some(of) => text.len() - rest.len() + run(rest, of),
-    }
-}
-
-/// `(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|`
-/// `\s*[\r\n]+|\s+(?!\S)|\s+`
-fn qwen2(text: &str) -> usize {
-    let mut chars = text.chars();
-    let Some(first) = chars.next() else { return 0 };
-    if let Some(end) = contraction(text, true) {
-        return end;
-    }
-    let rest = chars.as_str();
-    let head = text.len() - rest.len();
-    let second = chars.next().map(kind);
-    match kind(first) {
-        Kind::Letter => return head + run(rest, Kind::Letter),
-        Kind::Number => return head,
-        _ if second == Some(Kind::Letter) && first != '\r' && first != '\n' => {
-            return head + run(rest, Kind::Letter);
-        }
-        Kind::Other => return with_line_ends(text, head + run(rest, Kind::Other)),
-        Kind::Space if first == ' ' && second == Some(Kind::Other) => {
-            return with_line_ends(text, head + run(rest, Kind::Other));
-        }
-        Kind::Space => {}
-    }
-    let end = run(text, Kind::Space);
-    match text[..end].rfind(['\r', '\n']) {
-        Some(last) => last + 1,
-        None => blanks(text),
-    }
-}
-
-/// `end`, moved past the line ends that follow.
-fn with_line_ends(text: &str, end: usize) -> usize {
-    let rest = &text[end..];
-    end + rest.find(|c| c != '\r' && c != '\n').unwrap_or(rest.len())
 }

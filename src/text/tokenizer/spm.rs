@@ -3,14 +3,12 @@
 //! After llama.cpp's `llm_tokenizer_spm`. Loading such a model as Unigram gives other tokens: that
 //! looks for the best sum of scores, this merges greedily.
 
+use super::bpe::with_blanks;
 use super::index::Index;
 use super::merge::{MAX_WORD_BYTES, Merger, NO_TOKEN, Symbol};
 use crate::engine::message::TokenId;
 use crate::text::TextError;
 use crate::text::vocab::{Kind, Vocab};
-
-/// What a blank looks like inside pieces: U+2581. The vocabulary's bytes have plain blanks.
-const BLANK: &str = "\u{2581}";
 
 /// The pieces of a model and the order in which they are made.
 #[derive(Debug)]
@@ -33,32 +31,15 @@ impl Spm {
         space_prefix: bool,
         vocab: &Vocab,
     ) -> Result<Self, TextError> {
-        let ids = || 0..vocab.len() as TokenId;
-        let mut found = [unknown; 256];
         let mut before_blank = [false; 256];
-        for id in ids().rev() {
-            match (vocab.kind(id), vocab.bytes(id)) {
-                (Kind::Byte, &[byte]) => found[usize::from(byte)] = Some(id),
-                (Kind::Normal, bytes) => {
-                    for pair in bytes.windows(2).filter(|pair| pair[1] == b' ') {
-                        before_blank[usize::from(pair[0])] = true;
-                    }
-                }
-                _ => {}
+        for id in (0..vocab.len() as TokenId).filter(|&id| vocab.kind(id) == Kind::Normal) {
+            for pair in vocab.bytes(id).windows(2).filter(|pair| pair[1] == b' ') {
+                before_blank[usize::from(pair[0])] = true;
             }
-        }
-        let mut bytes = [NO_TOKEN; 256];
-        for (byte, found) in found.into_iter().enumerate() {
-            bytes[byte] = found.ok_or_else(|| {
-                TextError(format!(
-                    "tokenizer.ggml.tokens has no token for byte 0x{byte:02x}, and there is no \
-                     tokenizer.ggml.unknown_token_id"
-                ))
-            })?;
         }
         Ok(Self {
             ranks: scores.iter().map(|&s| rank(s)).collect(),
-            bytes,
+            bytes: vocab.byte_tokens(unknown)?,
             space_prefix,
             before_blank,
         })
@@ -72,21 +53,9 @@ impl Spm {
         (vocab, index): (&Vocab, &Index),
         ids: &mut Vec<TokenId>,
     ) {
-        if text.is_empty() {
-            return;
-        }
-        let mut plain = String::with_capacity(text.len() + 1);
-        if self.space_prefix && !goes_on {
-            plain.push(' ');
-        }
-        for (at, part) in text.split(BLANK).enumerate() {
-            if at > 0 {
-                plain.push(' ');
-            }
-            plain.push_str(part);
-        }
+        let plain = with_blanks(text, self.space_prefix && !goes_on);
         let mut merger = Merger::default();
-        let mut rest = plain.as_str();
+        let mut rest = &*plain;
         while !rest.is_empty() {
             let (word, tail) = rest.split_at(self.word_end(rest));
             self.encode_word(word, (vocab, index), &mut merger, ids);

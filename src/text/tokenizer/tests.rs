@@ -14,6 +14,7 @@ use tokenizers::{PreTokenizerWrapper, SplitDelimiterBehavior, Tokenizer};
 
 use unicode_normalization::UnicodeNormalization;
 
+use super::vocabulary_tests::vocabulary;
 use crate::model::load::gguf::{Metadata, Value};
 use crate::text::testing::{GEMMA, QWEN, Real, SMOLLM};
 use crate::text::{ChatMessage, ChatOptions, Text, TextError};
@@ -124,12 +125,15 @@ fn reference(real: &Real, pre: &str) -> Tokenizer {
 
 /// Text that is hard on pre-tokenizers: blanks, line ends, contractions, digits and letters of many
 /// scripts, marks that normalisation moves, and anything else.
-fn hard_text() -> impl Strategy<Value = String> {
+pub(super) fn hard_text() -> impl Strategy<Value = String> {
     let part = prop_oneof![
         4 => "[ \\t\\r\\n\u{a0}\u{3000}\u{85}]{0,4}",
         4 => "['’](s|S|ſ|t|re|RE|Ve|m|ll|lL|d|x)?",
         3 => "[0-9٣½Ⅷ²]{0,3}",
-        4 => "[a-zA-ZéßЖא中あ한ⅷªͅa\u{301}\u{1161}\u{1100}]{0,6}",
+        1 => "[0-9]{0,10}",
+        4 => "[a-zA-ZéßЖא中あ한ⅷªǅʰ々ͅa\u{301}\u{1161}\u{1100}]{0,6}",
+        2 => "[a-zA-Z]{0,6}",
+        1 => "[぀-ヿㄅ-ㆎ一-三豈가-각！-～、-〿฀-๿]{0,4}",
         3 => "[-+*/<>|_.,:;!?(){}\"#\u{200d}\u{301}\u{5b0}\u{0}-\u{1f}]{0,4}",
         1 => "\\PC{0,4}",
         1 => ".{0,3}",
@@ -178,7 +182,7 @@ proptest! {
 
 /// Seconds of this thread on a processor, where the system tells: how busy the machine is does not
 /// count. Elsewhere, seconds.
-fn clock() -> f64 {
+pub(super) fn clock() -> f64 {
     static START: LazyLock<Instant> = LazyLock::new(Instant::now);
     let told = std::fs::read_to_string("/proc/thread-self/schedstat").ok();
     let told = told.and_then(|line| line.split(' ').next()?.parse::<f64>().ok());
@@ -189,8 +193,9 @@ fn clock() -> f64 {
 fn one_long_word_takes_no_quadratic_time() {
     let words =
         ["a", "ab", " ", "\n", "\r\n ", "日本", "'", "1", "\u{301}", ">", "<|im_start|", "\t "];
-    for real in [&SMOLLM, &QWEN, &GEMMA] {
-        let text = real.text();
+    let real = [&SMOLLM, &QWEN, &GEMMA].map(|real| (real.name, real.text().clone()));
+    let more = ["llama-bpe", "gemma-4", "deepseek-llm"].map(|name| (name, vocabulary(name)));
+    for (name, text) in real.into_iter().chain(more) {
         for word in words {
             let seconds = |times: usize, bytes: usize| {
                 let of = word.repeat(bytes / word.len());
@@ -202,7 +207,7 @@ fn one_long_word_takes_no_quadratic_time() {
             };
             let (short, long) = (seconds(64, 1 << 11), seconds(1, 1 << 17));
             // As many bytes in both: linear is 1 (a few, as the caches get too small), quadratic 64.
-            assert!(long < 20.0 * short.max(0.005), "{} {word:?}: {short} {long}", real.name);
+            assert!(long < 20.0 * short.max(0.005), "{name} {word:?}: {short} {long}");
         }
     }
 }
@@ -270,8 +275,12 @@ fn the_prefix_of_sentencepiece_is_taken_away_again() {
 #[test]
 fn unknown_names_are_refused_by_name() {
     let name = |name: &str| Some(Value::String(name.to_owned()));
-    assert_eq!(refused("gpt2", "model", name("t5")), "unknown tokenizer.ggml.model t5");
-    assert_eq!(refused("gpt2", "pre", name("llama-bpe")), "unknown tokenizer.ggml.pre llama-bpe");
+    let unigram = refused("gpt2", "model", name("t5"));
+    assert_eq!(unigram, "tokenizer.ggml.model t5 (Unigram) is not supported");
+    assert_eq!(refused("gpt2", "model", name("t6")), "unknown tokenizer.ggml.model t6");
+    assert_eq!(refused("gpt2", "pre", name("llama-9")), "unknown tokenizer.ggml.pre llama-9");
+    let encoder = refused("gpt2", "pre", name("mmbert"));
+    assert_eq!(encoder, "tokenizer.ggml.pre mmbert, of encoders, is not supported");
     assert_eq!(refused("llama", "pre", name("smollm")), "unknown tokenizer.ggml.pre smollm");
     assert!(refused("gpt2", "pre", None).contains("tokenizer.ggml.pre is missing"));
 }
