@@ -1,5 +1,5 @@
 //! Bounds on request bodies: their length, the time between two pieces of one, the time for all of
-//! it, and the bytes of all bodies together.
+//! it, and the bytes of all bodies together, until they are tokens.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,7 +46,7 @@ fn kib(bytes: usize) -> usize {
 /// The layer: handlers get bodies that are there already, so that none of them waits for a client or
 /// has to bound one.
 pub(super) async fn buffer(State(app): State<Arc<App>>, req: Request, next: Next) -> Response {
-    let (parts, body) = req.into_parts();
+    let (mut parts, body) = req.into_parts();
     let limits = Limits {
         max_bytes: app.config.max_body_bytes,
         piece: app.config.body_timeout,
@@ -59,7 +59,10 @@ pub(super) async fn buffer(State(app): State<Arc<App>>, req: Request, next: Next
         () = app.draining.cancelled() => Err(ApiError::ShuttingDown),
     };
     match bytes {
-        Ok(bytes) => next.run(Request::from_parts(parts, Body::from(bytes))).await,
+        Ok((bytes, share)) => {
+            parts.extensions.insert(share);
+            next.run(Request::from_parts(parts, Body::from(bytes))).await
+        }
         Err(error) => error.into_response(),
     }
 }
@@ -70,27 +73,28 @@ struct Limits<'a> {
     budget: &'a BodyBudget,
 }
 
-/// A body, and its share of the budget until the last reader of its bytes is gone.
-struct Held {
-    bytes: Vec<u8>,
-    _share: OwnedSemaphorePermit,
-}
+/// A body's share of the budget. It goes with the request, as an extension: what is read from a body is
+/// about as long as that, and is held until its turn to be made into tokens comes.
+#[derive(Debug, Clone)]
+pub(super) struct Share(
+    #[expect(dead_code, reason = "it is there to be dropped")] Arc<OwnedSemaphorePermit>,
+);
 
-impl AsRef<[u8]> for Held {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
-    }
-}
-
-async fn read(mut body: Body, headers: &HeaderMap, limits: &Limits<'_>) -> Result<Bytes, ApiError> {
+async fn read(
+    mut body: Body,
+    headers: &HeaderMap,
+    limits: &Limits<'_>,
+) -> Result<(Bytes, Share), ApiError> {
     let too_large = ApiError::BodyTooLarge { limit_bytes: limits.max_bytes };
     let claimed = claimed_bytes(headers).unwrap_or(0);
     if claimed > limits.max_bytes {
         return Err(too_large);
     }
     let deadline = Instant::now() + limits.piece * WHOLE_BODY_TIMEOUTS;
+    // No more than what was claimed, which may be nothing.
+    let most = if claimed > 0 { claimed } else { limits.max_bytes };
+    let mut share = take(limits.budget, kib(claimed.min(FIRST_ALLOCATION_BYTES)).max(1))?;
     let mut bytes = Vec::with_capacity(claimed.min(FIRST_ALLOCATION_BYTES));
-    let mut share = take(limits.budget, 1)?;
     loop {
         let piece = timeout_at(deadline, timeout(limits.piece, body.frame()));
         let frame = match piece.await {
@@ -106,11 +110,17 @@ async fn read(mut body: Body, headers: &HeaderMap, limits: &Limits<'_>) -> Resul
         if data.len() > limits.max_bytes - bytes.len() {
             return Err(too_large);
         }
+        let needed = bytes.len() + data.len();
+        if needed > bytes.capacity() {
+            // Twice what there was, as a vector by itself, but never past the end that is known.
+            let capacity = bytes.capacity().saturating_mul(2).min(most).max(needed);
+            let missing = kib(capacity).saturating_sub(share.num_permits());
+            share.merge(take(limits.budget, missing)?);
+            bytes.reserve_exact(capacity - bytes.len());
+        }
         bytes.extend_from_slice(&data);
-        let missing = kib(bytes.len()).saturating_sub(share.num_permits());
-        share.merge(take(limits.budget, missing)?);
     }
-    Ok(Bytes::from_owner(Held { bytes, _share: share }))
+    Ok((Bytes::from(bytes), Share(Arc::new(share))))
 }
 
 fn claimed_bytes(headers: &HeaderMap) -> Option<usize> {
@@ -135,7 +145,8 @@ mod tests {
 
     async fn read_with(body: Body, max_bytes: usize, piece: Duration) -> Result<Bytes, ApiError> {
         let budget = BodyBudget::new(max_bytes);
-        read(body, &HeaderMap::new(), &Limits { max_bytes, piece, budget: &budget }).await
+        let limits = Limits { max_bytes, piece, budget: &budget };
+        read(body, &HeaderMap::new(), &limits).await.map(|(bytes, _)| bytes)
     }
 
     #[tokio::test]
@@ -181,10 +192,26 @@ mod tests {
         let limits = Limits { max_bytes: 1 << 20, piece: MINUTE, budget: &budget };
         let headers = HeaderMap::new();
         let six_kib = || Body::from(vec![b'x'; 6 << 10]);
-        let first = read(six_kib(), &headers, &limits).await.unwrap();
+        let (bytes, share) = read(six_kib(), &headers, &limits).await.unwrap();
         assert_eq!(read(six_kib(), &headers, &limits).await.unwrap_err(), ApiError::Overloaded);
-        drop(first);
+        // What was read from the bytes is held on.
+        drop(bytes);
+        assert_eq!(read(six_kib(), &headers, &limits).await.unwrap_err(), ApiError::Overloaded);
+        drop(share);
         assert!(read(six_kib(), &headers, &limits).await.is_ok());
         assert_eq!(budget.0.available_permits(), 8);
+    }
+
+    #[tokio::test]
+    async fn a_body_takes_the_memory_that_it_claims_and_pays_for_it() {
+        let budget = BodyBudget(Arc::new(Semaphore::new(1_000)));
+        let limits = Limits { max_bytes: 1 << 20, piece: MINUTE, budget: &budget };
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_LENGTH, "200000".parse().unwrap());
+        let pieces =
+            stream::iter((0..200).map(|_| Ok::<_, Infallible>(Bytes::from(vec![b'x'; 1_000]))));
+        let (bytes, _share) = read(Body::from_stream(pieces), &headers, &limits).await.unwrap();
+        assert_eq!(1_000 - budget.0.available_permits(), kib(200_000));
+        assert_eq!(Vec::from(bytes).capacity(), 200_000);
     }
 }

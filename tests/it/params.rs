@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::sync::LazyLock;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -108,6 +109,32 @@ fn row_09_what_fans_out_is_bounded_as_a_whole_and_costs_no_memory() {
 }
 
 #[test]
+fn row_09_what_is_refused_costs_the_engine_nothing_and_takes_no_longer_than_an_answer() {
+    let server = Server::start(&["fake:"]);
+    let client = server.client();
+    let median = |n: &Value, status: u16| {
+        let times = (0..101).map(|_| {
+            let began = Instant::now();
+            assert_eq!(client.complete(&body("n", n)).status, status);
+            began.elapsed()
+        });
+        let mut times: Vec<Duration> = times.collect();
+        times.sort_unstable();
+        times[times.len() / 2]
+    };
+    let answered = median(&json!(1), 200);
+    crate::lifecycle::until_idle(&client);
+    let steps = client.metric("millrace_steps_total");
+    for huge in [json!(1_000_000_000), json!(u64::MAX)] {
+        let refused = median(&huge, 400);
+        assert!(refused < answered * 2, "{refused:?}, an answer {answered:?}");
+    }
+    let prompts = vec!["a"; 100_000];
+    assert_eq!(client.complete(&body("prompt", &json!(prompts))).status, 400);
+    assert_eq!(client.metric("millrace_steps_total"), steps);
+}
+
+#[test]
 fn row_10_alternatives_that_a_chat_asks_for_are_bounded() {
     let client = SERVER.client();
     let ask = |fields: &str| {
@@ -150,6 +177,12 @@ fn row_11_a_prompt_that_does_not_fit_is_told_both_numbers() {
     let mut nothing = body("max_tokens", &json!(0));
     nothing["echo"] = json!(true);
     assert_eq!(client.complete(&nothing).text(0), "a", "0 with echo scores the prompt");
+    // And is an answer without: OpenAI's own description has 0 as the least.
+    let answer = client.complete(&body("max_tokens", &json!(0)));
+    assert_eq!(
+        (answer.text(0).as_str(), answer.json()["usage"]["completion_tokens"].as_u64()),
+        ("", Some(0))
+    );
     let mut absent = body("ignore_eos", &json!(true));
     absent["max_tokens"] = Value::Null;
     assert_eq!(client.complete(&absent).json()["usage"]["completion_tokens"], 16);
@@ -268,6 +301,45 @@ fn row_16_bodies_that_are_no_json_are_refused_in_bounded_memory() {
     }
     let grown = resident(&SERVER).saturating_sub(before);
     assert!(grown < 64 << 10, "{grown} KiB more");
+}
+
+/// The most memory that the server ever had, in KiB.
+fn peak(server: &Server) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
+    let line = status.lines().find(|l| l.starts_with("VmHWM:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// 256 MiB of bodies may be in memory at one time, and one of a kind twice while it is parsed.
+#[test]
+fn row_16_a_crowd_of_long_bodies_takes_little_more_than_the_memory_for_bodies() {
+    let server = Server::start(&["fake:"]);
+    let client = server.client();
+    let before = peak(&server);
+    let ignored = text("strange", &format!("\"{}\"", "x".repeat(8_000_000)));
+    let ids = text("prompt", &format!("[1{}]", ",1".repeat(4_000_000)));
+    let ids = ids.replacen("\"prompt\": \"a\", ", "", 1);
+    std::thread::scope(|scope| {
+        for i in 0..96 {
+            let (client, body) = (&client, if i % 2 == 0 { &ignored } else { &ids });
+            scope.spawn(move || {
+                let length = body.len();
+                let head = format!(
+                    "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\n\
+                     Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n",
+                    client.key
+                );
+                let mut socket = client.raw(head.as_bytes()).unwrap();
+                // Who is refused at once may be cut before all of it is sent, and then get no answer.
+                let _ = std::io::Write::write_all(&mut socket, body.as_bytes());
+                let status = read_answer(socket).map_or(429, |answer| answer.status);
+                assert!([200, 400, 429].contains(&status), "{status}");
+            });
+        }
+    });
+    let grown = peak(&server) - before;
+    assert!(grown < 600 << 10, "{grown} KiB more");
+    assert_eq!(client.complete(&body("n", &json!(1))).status, 200);
 }
 
 /// A POST with these header lines and bytes.

@@ -8,21 +8,27 @@ use http_body_util::BodyExt;
 use super::error::ApiError;
 use super::json::{Fields, Known, parse};
 use super::large;
+use crate::http::limits::Share;
 
 /// Longer bodies are parsed off the async threads.
 const INLINE_BYTES_MAX: usize = 64 << 10;
 
-/// The fields of a request that must be JSON. Its length and the time it took were bounded by the
-/// layers around the routes.
-pub(super) async fn fields(request: Request, known: Known) -> Result<Fields, ApiError> {
+/// The fields of a request that must be JSON, and its share of the memory for bodies, to be held for as long
+/// as they are. Its length and the time it took were bounded by the layers around the routes.
+pub(super) async fn fields(
+    mut request: Request,
+    known: Known,
+) -> Result<(Fields, Option<Share>), ApiError> {
     check_type(request.headers())?;
     check_encoding(request.headers())?;
+    let share = request.extensions_mut().remove();
     let body = request.into_body().collect().await;
     let body = body.map_err(|_| ApiError::bad_request("The request body broke off."))?.to_bytes();
-    if body.len() <= INLINE_BYTES_MAX {
-        return parse(&body, known);
-    }
-    large::aside(move || parse(&body, known)).await?
+    let length = body.len();
+    let work = move || parse(&body, known);
+    let fields =
+        if length <= INLINE_BYTES_MAX { work() } else { large::parse(length, work).await? };
+    Ok((fields?, share))
 }
 
 /// Runs what would keep an async thread, which serves everybody, for too long.

@@ -1,5 +1,5 @@
-//! Large tokenisations, of whichever route, and the compilation of grammars: each kind on a thread of
-//! its own that gives way to the engine's, one at a time, few waiting.
+//! Large bodies and tokenisations, of whichever route, and the compilation of grammars: each kind on a
+//! thread of its own that gives way to the engine's, one at a time.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
@@ -12,8 +12,11 @@ use super::error::ApiError;
 /// Inputs of more bytes, or of more tokens, than this are large.
 pub(super) const INLINE_MAX: usize = 4_096;
 
-/// Who waits holds a text that the budget of bodies no longer counts: few may.
+/// Who comes behind as many would wait for long.
 const WAITING_MAX: usize = 64;
+
+/// Bodies of more bytes than this do not go before shorter ones: each takes some milliseconds to read.
+const LONG_BODY_BYTES: usize = 1 << 20;
 
 /// The lowest priority: what a busy engine leaves between its phases is enough (docs/performance.md).
 #[cfg(target_os = "linux")]
@@ -21,6 +24,8 @@ const NICENESS: i32 = 19;
 
 static LINE: Line = Line::new(WAITING_MAX);
 static COMPILING: Line = Line::new(WAITING_MAX);
+/// Those who wait here are bounded by the bytes of all bodies.
+static PARSING: [Line; 2] = [const { Line::new(Semaphore::MAX_PERMITS) }; 2];
 
 /// Runs large work when its turn comes; refuses it as a full queue does if too many wait.
 pub(super) async fn run<T: Send + 'static>(
@@ -34,6 +39,14 @@ pub(super) async fn compile<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, ApiError> {
     COMPILING.run(work).await
+}
+
+/// Parses a body of `length` bytes when its turn comes. One body of a kind at a time is in memory twice.
+pub(super) async fn parse<T: Send + 'static>(
+    length: usize,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, ApiError> {
+    PARSING[usize::from(length > LONG_BODY_BYTES)].run(work).await
 }
 
 type Job = Box<dyn FnOnce() + Send>;
@@ -83,29 +96,8 @@ fn worker() -> Option<Sender<Job>> {
             let _ = catch_unwind(AssertUnwindSafe(job));
         }
     };
-    started(work).then_some(jobs)
-}
-
-fn started(work: impl FnOnce() + Send + 'static) -> bool {
     let spawned = std::thread::Builder::new().name("large".to_owned()).spawn(work);
-    spawned.inspect_err(|error| tracing::error!(%error, "cannot start a thread")).is_ok()
-}
-
-/// Runs what takes long on a thread of its own, which gives way to the engine's.
-pub(super) async fn aside<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, ApiError> {
-    let (done, result) = oneshot::channel();
-    let work = move || {
-        give_way();
-        // An error is a client that left.
-        let _ = done.send(work());
-    };
-    if !started(work) {
-        return Err(ApiError::Internal);
-    }
-    // The channel closes without a result if the work panics, which the log has.
-    result.await.map_err(|_| ApiError::Internal)
+    spawned.inspect_err(|error| tracing::error!(%error, "cannot start a thread")).ok().map(|_| jobs)
 }
 
 /// Lowers the calling thread's priority, and that of threads that it starts: a step of the engine waits
@@ -139,6 +131,6 @@ mod tests {
         // A panic is one request's.
         assert_eq!(LINE.run(|| panic!("as it should")).await, Err::<(), _>(ApiError::Internal));
         assert_eq!(LINE.run(|| 5).await, Ok(5));
-        assert_eq!(aside(|| 6).await, Ok(6));
+        assert_eq!(parse(9, || 6).await, Ok(6));
     }
 }

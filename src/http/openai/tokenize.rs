@@ -118,7 +118,7 @@ pub(super) async fn tokenize(
     request: Request,
 ) -> Result<Response, ApiError> {
     let served = app.served()?;
-    let mut fields = body::fields(request, TOKENIZE).await?;
+    let (mut fields, _share) = body::fields(request, TOKENIZE).await?;
     check_model(&fields, served, &identity)?;
     let given = Given::check(&mut fields)?;
     let shown = Shown {
@@ -236,7 +236,7 @@ pub(super) async fn detokenize(
     request: Request,
 ) -> Result<Response, ApiError> {
     let served = app.served()?;
-    let mut fields = body::fields(request, DETOKENIZE).await?;
+    let (mut fields, _share) = body::fields(request, DETOKENIZE).await?;
     check_model(&fields, served, &identity)?;
     let ids = ids_to_decode(&mut fields, served.text.vocab())?;
     let vocabulary = served.text.clone();

@@ -11,6 +11,7 @@ use super::answer::{Answer, Head, Wire};
 use super::fields::{Shared, StreamOptions};
 use super::prepare::Prepared;
 use crate::engine::message::Namespace;
+use crate::http::limits::Share;
 use crate::http::openai::account::Account;
 use crate::http::openai::error::ApiError;
 use crate::http::openai::json::{Fields, Known, missing};
@@ -22,13 +23,15 @@ use crate::http::{App, Identity, RequestMetrics, Served};
 const SEED_HEADER: HeaderName = HeaderName::from_static("x-millrace-seed");
 
 /// One request, known to be for us.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub struct Call<'a> {
     pub app: &'a App,
     pub served: &'a Served,
     /// As the client named it.
     pub model: &'a str,
     pub identity: &'a Identity,
+    /// Of the memory for bodies, until it is with the engine.
+    share: Option<Share>,
 }
 
 /// What of a request is needed beside the choices that it became.
@@ -53,10 +56,10 @@ impl<'a> Call<'a> {
         known: Known,
     ) -> Result<(Self, Fields), ApiError> {
         let served = app.served()?;
-        let fields = body::fields(request, known).await?;
+        let (fields, share) = body::fields(request, known).await?;
         let Some(model) = fields.text("model")? else { return Err(missing("model")) };
         let model = names::find(&served.names, identity, model, Some("model"))?;
-        Ok((Self { app, served, model, identity }, fields))
+        Ok((Self { app, served, model, identity, share }, fields))
     }
 
     /// The legacy routes, such as `/v1/engines/{engine}/completions`: the model stands in the path before
@@ -70,8 +73,8 @@ impl<'a> Call<'a> {
         let served = app.served()?;
         let engine = engine_segment(request.uri().path(), suffix);
         let model = names::find_in_path(&served.names, identity, engine, None)?;
-        let fields = body::fields(request, known).await?;
-        Ok((Self { app, served, model, identity }, fields))
+        let (fields, share) = body::fields(request, known).await?;
+        Ok((Self { app, served, model, identity, share }, fields))
     }
 
     /// What holds for a request of these fields; draws its seed if it has none.
@@ -101,7 +104,9 @@ impl<'a> Call<'a> {
         prepared: Prepared,
         wire: W,
     ) -> Result<Response, ApiError> {
-        let Self { app, served, model, identity } = self;
+        let Self { app, served, model, identity, share } = self;
+        // Its prompts are tokens now.
+        drop(share);
         let Prepared { choices, states, best, prompt_tokens, longest, .. } = prepared;
         let patience =
             Patience { ping: app.config.sse_ping_interval, stall: app.config.engine_stall_timeout };
