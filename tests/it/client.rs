@@ -1,13 +1,51 @@
 //! A plain HTTP/1.1 client over a blocking socket: what a test sends and gets is bytes, not an SDK's view of them.
 
+use std::collections::{BTreeSet, HashMap};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::{LazyLock, Mutex};
 use std::time::Duration;
 
 use serde_json::Value;
 
 /// Long enough for a debug-sized machine under load; a test that reaches it has hung.
 const READ_TIMEOUT: Duration = Duration::from_mins(2);
+
+/// What clients have said to each server, as far as it can be told from what a server says by itself.
+static SAID: LazyLock<Mutex<HashMap<SocketAddr, BTreeSet<String>>>> = LazyLock::new(Mutex::default);
+/// Shorter texts may stand in a log for other reasons.
+const SAID_CHARS_MIN: usize = 12;
+/// The beginning of a text is as telling as all of it.
+const SAID_CHARS_MAX: usize = 60;
+const PARSED_BYTES_MAX: usize = 1 << 20;
+
+/// Beginnings of all prompts, messages and stop strings that were sent to the server at `addr`.
+pub(crate) fn said_to(addr: SocketAddr) -> BTreeSet<String> {
+    SAID.lock().unwrap().get(&addr).cloned().unwrap_or_default()
+}
+
+fn note_said(addr: SocketAddr, body: &str) {
+    if body.len() > PARSED_BYTES_MAX {
+        return;
+    }
+    // What is no JSON is some tests' business.
+    let Ok(body) = serde_json::from_str::<Value>(body) else { return };
+    let mut said = SAID.lock().unwrap();
+    for field in ["prompt", "suffix", "messages", "stop", "user"] {
+        texts(&body[field], said.entry(addr).or_default());
+    }
+}
+
+fn texts(value: &Value, found: &mut BTreeSet<String>) {
+    match value {
+        Value::String(text) if text.chars().count() >= SAID_CHARS_MIN => {
+            found.insert(text.chars().take(SAID_CHARS_MAX).collect());
+        }
+        Value::Array(items) => items.iter().for_each(|item| texts(item, found)),
+        Value::Object(fields) => fields.values().for_each(|value| texts(value, found)),
+        _ => {}
+    }
+}
 
 /// Where to send requests, and with which key.
 #[derive(Debug, Clone)]
@@ -86,6 +124,7 @@ impl Client {
     }
 
     pub(crate) fn try_post(&self, path: &str, body: &str) -> io::Result<Answer> {
+        note_said(self.addr, body);
         read_answer(self.raw((self.head("POST", path, Some(body)) + body).as_bytes())?)
     }
 
@@ -96,6 +135,7 @@ impl Client {
     /// Sends a request and leaves its answer where it is.
     pub(crate) fn send(&self, body: &Value) -> TcpStream {
         let text = body.to_string();
+        note_said(self.addr, &text);
         let head = self.head("POST", "/v1/completions", Some(&text));
         self.raw((head + &text).as_bytes()).unwrap()
     }

@@ -1,6 +1,7 @@
 //! Who gets in, and what is said of it (rows 24, 26, 29, 34 to 38 of `docs/faults.md`).
 
 use std::fs::File;
+use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
 use std::thread;
 
@@ -69,6 +70,36 @@ fn row_24_every_wrong_key_gets_the_same_answer() {
     assert_eq!(answer(&client, "HEAD /v1/models", "").0, 401);
     let good = format!("Authorization: bearer {KEY}\r\n");
     assert_eq!(answer(&client, "GET /v1/models", &good).0, 200, "the scheme has no case");
+}
+
+/// Nobody's time tells how near a key was (row 25 measures that inside), because nothing is done for any of
+/// them: each is refused before the server asks for a byte of the body.
+#[test]
+fn row_24_a_wrong_key_is_refused_before_anything_is_read() {
+    let server = Server::start(&[FAKE]);
+    let client = server.client();
+    let first_line = |headers: &str| {
+        let head = format!(
+            "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+             Content-Length: 1000\r\nExpect: 100-continue\r\n{headers}\r\n"
+        );
+        let mut line = String::new();
+        BufReader::new(client.raw(head.as_bytes()).unwrap()).read_line(&mut line).unwrap();
+        line.trim_end().to_owned()
+    };
+    assert_eq!(first_line(&format!("Authorization: Bearer {KEY}\r\n")), "HTTP/1.1 100 Continue");
+    let near = &KEY[..KEY.len() - 1];
+    for header in [
+        String::new(),
+        "Authorization: Bearer x\r\n".to_owned(),
+        format!("Authorization: Bearer {near}\r\n"),
+        format!("Authorization: Bearer {near}x\r\n"),
+        format!("Authorization: Bearer {KEY}x\r\n"),
+        format!("Authorization: Bearer {}\r\n", KEY.to_ascii_uppercase()),
+        format!("Authorization: Bearer {KEY}\r\nAuthorization: Bearer {KEY}\r\n"),
+    ] {
+        assert_eq!(first_line(&header), "HTTP/1.1 401 Unauthorized", "{header}");
+    }
 }
 
 /// What is for everybody, and what a browser must get to show anything.

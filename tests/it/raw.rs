@@ -191,6 +191,36 @@ fn is_cut(socket: &mut TcpStream) -> bool {
 }
 
 #[test]
+fn row_19_past_the_cap_a_connection_waits_its_turn() {
+    let server = Server::start(&[FAKE, "--max-connections", "2"]);
+    let client = server.client();
+    // Held for as long as they send nothing: no limit ends them before the test does.
+    let mut held: Vec<TcpStream> = (0..2).map(|_| client.raw(GET.as_bytes()).unwrap()).collect();
+    for socket in &held {
+        assert_eq!(read_answer(socket.try_clone().unwrap()).unwrap().status, 200);
+    }
+    let last = GET.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n");
+    let mut waits = client.raw(last.as_bytes()).unwrap();
+    // Who has a place is served meanwhile, and who waits is not.
+    for _ in 0..100 {
+        held[0].write_all(GET.as_bytes()).unwrap();
+        assert_eq!(read_answer(held[0].try_clone().unwrap()).unwrap().status, 200);
+    }
+    assert!(!has_answer(&mut waits), "more than the cap are served");
+    held.pop();
+    assert_eq!(read_answer(waits).unwrap().status, 200);
+    assert_eq!(client.get("/health").status, 200);
+}
+
+/// Whether anything has come, without taking it.
+fn has_answer(socket: &mut TcpStream) -> bool {
+    socket.set_nonblocking(true).unwrap();
+    let has_answer = socket.peek(&mut [0]).is_ok();
+    socket.set_nonblocking(false).unwrap();
+    has_answer
+}
+
+#[test]
 fn row_19_two_thousand_that_dribble_leave_the_server_usable() {
     // Twice as many for the server, which has this process's limit.
     assert!(rlimit::increase_nofile_limit(8192).unwrap() >= 4096, "ulimit -n is too low");
@@ -203,7 +233,18 @@ fn row_19_two_thousand_that_dribble_leave_the_server_usable() {
     };
     usable();
     let before = resident(&server);
-    let mut slow: Vec<TcpStream> = (0..2_000).map(|i| dribbling(&client, i)).collect();
+    // From several threads: the kernel lets some of a crowd try again after a second.
+    let open = |part: usize| (0..250).map(|i| dribbling(&client, 250 * part + i)).collect();
+    let open = &open;
+    let mut slow: Vec<TcpStream> = thread::scope(|scope| {
+        let parts: Vec<_> =
+            (0..8).map(|part| scope.spawn(move || -> Vec<TcpStream> { open(part) })).collect();
+        parts.into_iter().flat_map(|part| part.join().unwrap()).collect()
+    });
+    usable();
+    // It has all of them at once, but for those whose time may be over, and served others beside them.
+    let descriptors = std::fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap().count();
+    assert!(descriptors >= 1_600, "no more than {descriptors} at once");
     let deadline = Instant::now() + PATIENCE;
     // Until the last of those whose heads do not end is cut, however steadily they go on.
     loop {

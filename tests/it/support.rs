@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::client::Client;
+use crate::client::{Client, said_to};
 
 /// The key that every [`Server`] takes, unless it was started with another.
 pub(crate) const KEY: &str = "sk-test-0123456789abcdefghijklmnopqrstuvwxyzABCDE";
@@ -57,7 +57,7 @@ pub(crate) fn smollm2() -> String {
     test_model("SmolLM2-135M-Instruct.Q4_1.gguf").to_str().unwrap().to_owned()
 }
 
-/// Lines of the server's stderr so far.
+/// Lines of the server's stderr so far, and of its stdout, which should have none.
 #[derive(Default)]
 struct Log {
     lines: Mutex<(Vec<String>, bool)>,
@@ -65,11 +65,16 @@ struct Log {
 }
 
 impl Log {
-    fn read(&self, from: impl Read) {
+    fn take(&self, from: impl Read) {
         for line in BufReader::new(from).lines().map_while(Result::ok) {
             self.lines.lock().unwrap().0.push(line);
             self.more.notify_all();
         }
+    }
+
+    /// As [`Log::take`], of what tells the end.
+    fn read(&self, from: impl Read) {
+        self.take(from);
         self.lines.lock().unwrap().1 = true;
         self.more.notify_all();
     }
@@ -123,7 +128,7 @@ impl Server {
         let home = tempfile::tempdir().unwrap();
         let mut command = millrace(home.path());
         command.arg("serve").args(["--port", "0"]).args(args);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         prepare(&mut command);
         let mut child = command.spawn().unwrap();
         let watchdog = Command::new("sh")
@@ -134,6 +139,10 @@ impl Server {
         let log = Arc::new(Log::default());
         let (stderr, reader) = (child.stderr.take().unwrap(), log.clone());
         std::thread::spawn(move || reader.read(stderr));
+        if let Some(stdout) = child.stdout.take() {
+            let reader = log.clone();
+            std::thread::spawn(move || reader.take(stdout));
+        }
         let address = log.wait(|line| {
             let (_, rest) = line.split_once("listening on http")?;
             rest.trim_start_matches('s')
@@ -162,7 +171,7 @@ impl Server {
         line.unwrap_or_else(|| panic!("no {part:?} in the log:\n{}", self.log()))
     }
 
-    /// Everything on stderr so far.
+    /// Everything that it printed so far.
     pub(crate) fn log(&self) -> String {
         self.log.lines.lock().unwrap().0.join("\n")
     }
@@ -213,7 +222,14 @@ impl Drop for Server {
             eprintln!("log of the server:\n{}", self.log());
         } else {
             // Row 26: whatever the test was about.
-            assert!(!self.log().contains(&KEY[3..]), "the key is in the log:\n{}", self.log());
+            let log = self.log();
+            assert!(!log.contains(&KEY[3..]), "the key is in the log:\n{log}");
+            for said in said_to(self.address) {
+                assert!(
+                    !log.contains(&said),
+                    "{said:?}, which a client sent, is in the log:\n{log}"
+                );
+            }
         }
     }
 }
