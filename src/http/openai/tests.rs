@@ -396,6 +396,8 @@ async fn texts_become_tokens_and_come_back() {
         ("/tokenize", json!({}), "prompt"),
         ("/tokenize", json!({"prompt": 5}), "prompt"),
         ("/tokenize", json!({"messages": []}), "messages"),
+        ("/tokenize", json!({"prompt": "a", "tool_choice": []}), "tool_choice"),
+        ("/tokenize", json!({"prompt": "a", "tools": [{}]}), "tools[0].type"),
         ("/tokenize", json!({"prompt": "a", "model": "y"}), "model"),
         ("/detokenize", json!({"tokens": [VOCAB]}), "tokens[0]"),
         ("/detokenize", json!({"tokens": "a"}), "tokens"),

@@ -171,6 +171,7 @@ impl Given {
             (_, _, Some(_)) => return only("messages"),
             (Some(_), Some(_), None) => return only("content"),
         };
+        Conversation::check_unused(fields)?;
         let text = if let Input::Text(text) = input { text } else { String::new() };
         Ok(Self::Text { text, special, add_bos })
     }

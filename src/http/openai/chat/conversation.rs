@@ -60,6 +60,12 @@ impl Conversation {
         Ok(Self { messages, tools: Tools::check(fields)?, rendering })
     }
 
+    /// The same fields where there are no messages: what they say is not used, but has to be sound.
+    pub fn check_unused(fields: &Fields) -> Result<(), ApiError> {
+        variables(fields)?;
+        Tools::check(fields).map(drop)
+    }
+
     /// About how much there is to render.
     pub fn bytes(&self) -> usize {
         let message = |m: &Message| {
