@@ -14,6 +14,31 @@ const OUTPUTS: &str = "structured_outputs";
 /// Longest name of a schema, as at OpenAI.
 const NAME_CHARS_MAX: usize = 64;
 
+/// As the description of the API shows them; schemas and grammars have rules of their own.
+pub const RESPONSE_FORMAT: &str = r#"{"anyOf": [
+    {"type": "object", "required": ["type"],
+        "properties": {"type": {"type": "string", "enum": ["text", "json_object"]}}},
+    {"type": "object", "required": ["type", "json_schema"], "properties": {
+        "type": {"type": "string", "enum": ["json_schema"]},
+        "json_schema": {"type": "object", "required": ["name", "schema"], "properties": {
+            "name": {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"},
+            "description": {"type": ["string", "null"]},
+            "strict": {"type": ["boolean", "null"], "description": "Every schema is kept to strictly."},
+            "schema": {"type": "object", "description": "A JSON schema."}
+        }}
+    }}
+]}"#;
+pub const STRUCTURED_OUTPUTS: &str = r#"{"anyOf": [
+    {"type": "object", "required": ["json"], "additionalProperties": false, "properties": {
+        "json": {"type": ["object", "string"], "description": "A JSON schema, or the text of one."}}},
+    {"type": "object", "required": ["regex"], "additionalProperties": false, "properties": {
+        "regex": {"type": "string", "format": "regex"}}},
+    {"type": "object", "required": ["choice"], "additionalProperties": false, "properties": {
+        "choice": {"type": "array", "minItems": 1, "maxItems": 1024, "items": {"type": "string"}}}},
+    {"type": "object", "required": ["grammar"], "additionalProperties": false, "properties": {
+        "grammar": {"type": "string", "minLength": 1, "description": "Lark."}}}
+]}"#;
+
 /// What an answer must be, and which parameter says so.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Wanted {

@@ -30,7 +30,7 @@ const AZURE: &str = "azure";
 const ABOUT: &str = "Millrace serves one local model with OpenAI's API. Clients of OpenAI work unchanged: \
     give them this server as the base URL (`/v1` included) and a key of `millrace keys add`.\n\n\
     Every error answer has the same form, described as `Error`. Unknown fields of a request are ignored; \
-    `null` means the same as leaving a field out.";
+    `null` means the same as leaving a field out. Where there is GET, HEAD gives the same head.";
 
 /// The document of a server with these limits.
 pub(super) fn document(limits: RequestLimits) -> OpenApi {

@@ -203,6 +203,11 @@ fn server() -> Vec<Route> {
             .gives::<health::Health>("Health", "Yes.", json!({"status": "ok"}))
             .or_gives::<health::Health>(unavailable, "Health", "No, and why.", loading)
     };
+    let page = |path, id, summary| {
+        get(path, id, summary, "Not with `--no-webui`.")
+            .access(Access::Page)
+            .gives_text("text/html", "One document that needs no other.")
+    };
     let ready = "503 while the model loads, while the server drains, and when the engine hangs.";
     let live = "503 only for what a restart repairs: an engine that hangs or has ended.";
     vec![
@@ -223,5 +228,7 @@ fn server() -> Vec<Route> {
             json!({"version": env!("CARGO_PKG_VERSION")}),
         ),
         get("/openapi.json", "getDescription", "This description", "").gives_object("OpenAPI 3.1."),
+        page("/", "getPlayground", "The playground").revalidates(),
+        page("/docs", "getReference", "This description, laid out for reading"),
     ]
 }

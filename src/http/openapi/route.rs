@@ -5,7 +5,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 use utoipa::openapi::content::ContentBuilder;
 use utoipa::openapi::path::{
-    HttpMethod, OperationBuilder, Parameter, ParameterBuilder, ParameterIn, Paths,
+    HttpMethod, Operation, OperationBuilder, Parameter, ParameterBuilder, ParameterIn, Paths,
 };
 use utoipa::openapi::request_body::RequestBodyBuilder;
 use utoipa::openapi::schema::{ObjectBuilder, Type};
@@ -27,6 +27,8 @@ pub(super) enum Access {
     Public,
     /// Everybody, unless `--metrics-require-key`.
     Metrics,
+    /// Everybody, unless there are no pages (`--no-webui`): then 401 or, with a key, 404.
+    Page,
 }
 
 /// One method of one path.
@@ -41,6 +43,8 @@ pub(super) struct Route {
     access: Access,
     /// Names a model: 404 if there is none of that name.
     named: bool,
+    /// 304 to those who have it.
+    revalidates: bool,
     takes: Option<Takes>,
     gives: Vec<Gives>,
     /// What answers are made of and utoipa does not find: arguments of generic types.
@@ -72,8 +76,22 @@ impl Route {
     fn new(method: HttpMethod, path: &'static str, id: &'static str, tag: &'static str) -> Self {
         let access = Access::Public;
         let (takes, gives, parts) = (None, Vec::new(), Vec::new());
-        let (summary, about, named) = ("", "", false);
-        Self { path, method, id, tag, summary, about, access, named, takes, gives, parts }
+        let (summary, about) = ("", "");
+        let (named, revalidates) = (false, false);
+        Self {
+            path,
+            method,
+            id,
+            tag,
+            summary,
+            about,
+            access,
+            named,
+            revalidates,
+            takes,
+            gives,
+            parts,
+        }
     }
 
     pub(super) fn get(path: &'static str, id: &'static str, tag: &'static str) -> Self {
@@ -96,6 +114,11 @@ impl Route {
 
     pub(super) fn named(mut self) -> Self {
         self.named = true;
+        self
+    }
+
+    pub(super) fn revalidates(mut self) -> Self {
+        self.revalidates = true;
         self
     }
 
@@ -193,7 +216,8 @@ impl Route {
             errors.extend([S::REQUEST_TIMEOUT, S::PAYLOAD_TOO_LARGE]);
             errors.extend([S::TOO_MANY_REQUESTS, S::SERVICE_UNAVAILABLE]);
         }
-        errors.extend(self.named.then_some(S::NOT_FOUND));
+        let may_be_away = self.named || self.access == Access::Page;
+        errors.extend(may_be_away.then_some(S::NOT_FOUND));
         errors.extend(self.takes.as_ref().map(|_| S::UNSUPPORTED_MEDIA_TYPE));
         errors
     }
@@ -220,9 +244,13 @@ impl Route {
                 operation = operation.response(status.as_str(), good);
             }
         }
+        if self.revalidates {
+            operation = operation.response("304", bodiless(StatusCode::NOT_MODIFIED));
+        }
         for (name, schema) in &self.parts {
             schema(name, components);
         }
+        let head = matches!(self.method, HttpMethod::Get).then(|| self.head());
         operation = operation.securities(Some(securities(self.access)));
         if let Some(Takes { name, known, example }) = self.takes {
             components.schemas.insert(name.to_owned(), request::body(known, limits).into());
@@ -236,7 +264,27 @@ impl Route {
                 .build();
             operation = operation.request_body(Some(body));
         }
-        paths.paths.insert(self.path.to_owned(), PathItem::new(self.method, operation));
+        let mut item = PathItem::new(self.method, operation);
+        item.head = head;
+        paths.paths.insert(self.path.to_owned(), item);
+    }
+
+    /// The same without bodies: whatever answers to GET answers to HEAD.
+    fn head(&self) -> Operation {
+        let mut operation = OperationBuilder::new()
+            .operation_id(Some(format!("{}Head", self.id)))
+            .tag(self.tag)
+            .summary(Some(format!("{} (head only)", self.summary)))
+            .securities(Some(securities(self.access)));
+        for name in names_in(self.path) {
+            operation = operation.parameter(parameter(name));
+        }
+        let unchanged = self.revalidates.then_some(StatusCode::NOT_MODIFIED);
+        let good = self.gives.iter().map(|gives| gives.status).chain(unchanged);
+        for status in good.chain(self.errors()) {
+            operation = operation.response(status.as_str(), bodiless(status));
+        }
+        operation.build()
     }
 
     fn good(&self, status: StatusCode, components: &mut Components) -> Option<ResponseBuilder> {
@@ -254,6 +302,11 @@ impl Route {
         }
         good
     }
+}
+
+fn bodiless(status: StatusCode) -> ResponseBuilder {
+    let reason = status.canonical_reason().unwrap_or_default();
+    response::with_id(ResponseBuilder::new().description(format!("{reason}.")))
 }
 
 /// The names in braces.
@@ -278,7 +331,7 @@ fn securities(access: Access) -> Vec<SecurityRequirement> {
     match access {
         Access::Key => vec![one(BEARER)],
         Access::AzureKey => vec![one(BEARER), one(AZURE)],
-        Access::Public => Vec::new(),
+        Access::Public | Access::Page => Vec::new(),
         Access::Metrics => vec![SecurityRequirement::default(), one(BEARER)],
     }
 }

@@ -27,11 +27,20 @@ fn the_file_is_the_description() {
 
 #[test]
 fn every_route_is_described_and_nothing_else() {
-    let own = ["/health", "/health/live", "/health/ready", "/metrics", "/version", "/openapi.json"];
+    let pages = ["/", "/docs", "/openapi.json", "/version", "/metrics"];
+    let own = ["/health", "/health/live", "/health/ready"].into_iter().chain(pages);
     let api = openai::routes().into_iter().map(|(path, _)| path.replace("{*", "{"));
-    let routes: BTreeSet<String> = own.map(str::to_owned).into_iter().chain(api).collect();
+    let routes: BTreeSet<String> = own.map(str::to_owned).chain(api).collect();
     let described = document(RequestLimits::default()).paths.paths.into_keys().collect();
     assert_eq!(routes, described);
+    for (path, item) in document(RequestLimits::default()).paths.paths {
+        assert_eq!(item.get.is_some(), item.head.is_some(), "{path}");
+        let Some(head) = item.head else { continue };
+        let statuses = |of: &utoipa::openapi::path::Operation| {
+            of.responses.responses.keys().cloned().collect::<BTreeSet<_>>()
+        };
+        assert_eq!(item.get.map(|get| statuses(&get)), Some(statuses(&head)), "{path}");
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@ use super::fields::{
     CACHE_SALT_MAX, LOGIT_BIAS_MAX, PRIORITY_MAX, REPETITION_MAX, REPETITION_MIN, STOP_TOKENS_MAX,
 };
 use crate::http::openai::json::{Field, Kind, Limit};
+use crate::http::openai::structured;
 use crate::text::{STOP_BYTES_MAX, STOPS_MAX};
 
 /// Where it does not stand in the path.
@@ -78,8 +79,9 @@ pub const SHARED: &[Field] = &[
     Field::new("return_token_ids", Kind::Boolean)
         .default("false")
         .about("Also send the ids of prompt and answer."),
-    Field::new("response_format", Kind::Schema(OBJECT)).about("What the answer must be: JSON, or JSON of a schema."),
-    Field::new("structured_outputs", Kind::Schema(OBJECT))
+    Field::new("response_format", Kind::Schema(structured::RESPONSE_FORMAT))
+        .about("What the answer must be: JSON, or JSON of a schema."),
+    Field::new("structured_outputs", Kind::Schema(structured::STRUCTURED_OUTPUTS))
         .about("What the answer must be: one of `json`, `regex`, `choice` and `grammar`."),
     Field::new("guided_json", Kind::Any).about("Not supported: see `structured_outputs`."),
     Field::new("guided_regex", Kind::Any).about("Not supported: see `structured_outputs`."),
@@ -100,8 +102,6 @@ pub const SHARED: &[Field] = &[
 ];
 
 const STOP: Kind = Kind::Text { min: 1, max: STOP_BYTES_MAX };
-
-const OBJECT: &str = r#"{"type": "object"}"#;
 
 const STREAM_OPTIONS: &[Field] = &[
     Field::new("include_usage", Kind::Boolean)
