@@ -21,15 +21,16 @@ use crate::config::{EngineConfig, RequestLimits};
 use crate::http::openai::error::ApiError;
 use crate::http::openai::generation::prepare::Prepared;
 use crate::http::openai::{chat, completions};
-use crate::model::load::gguf::Gguf;
+use crate::model::load::gguf::{Gguf, LoadError};
 use crate::text::Text;
 
 /// What is given bytes.
 pub type Target = fn(&[u8]);
 
 /// Every target by name: that of its file in `tests/fuzz/fuzz_targets` and of its seeds' folder.
-pub const TARGETS: [(&str, Target); 6] = [
+pub const TARGETS: [(&str, Target); 7] = [
     ("gguf", gguf),
+    ("shards", shards),
     ("request", request),
     ("tokenizer", tokenizer),
     ("stream", stream),
@@ -42,6 +43,8 @@ const LINE_BYTES_MAX: usize = 2_048;
 /// Bytes of weights that a model file claims to have behind what is there of it.
 const WEIGHT_BYTES: u64 = 4 << 20;
 const CONTEXT: usize = 4_096;
+/// Files that a model is cut into.
+const SHARDS_MAX: usize = 8;
 
 /// The fake model's vocabulary with all bytes and some longer pieces.
 static FAKE: LazyLock<Text> = LazyLock::new(|| Text::fake(300));
@@ -74,6 +77,27 @@ pub fn gguf(data: &[u8]) {
         text.decode(&ids, true);
     }
     assert!(text.end_tokens().is_sorted());
+}
+
+/// Headers of a model in several files, one behind the other: each begins with its magic.
+pub fn shards(data: &[u8]) {
+    let starts: Vec<usize> =
+        (0..data.len()).filter(|&at| data[at..].starts_with(b"GGUF")).take(SHARDS_MAX).collect();
+    let end = |i: usize| starts.get(i + 1).copied().unwrap_or(data.len());
+    let path = |number: usize| format!("fuzz-{number:05}-of-{:05}.gguf", starts.len());
+    let open = |wanted: &Path| {
+        let index = (0..starts.len()).find(|&i| wanted == Path::new(&path(i + 1)));
+        let index = index.ok_or_else(|| LoadError::new(wanted, "is missing"))?;
+        let bytes = &data[starts[index]..end(index)];
+        Gguf::read(wanted, bytes, bytes.len() as u64 + WEIGHT_BYTES)
+    };
+    let gguf = match Gguf::open_with(Path::new(&path(1)), &open) {
+        Ok(gguf) => gguf,
+        Err(error) => return assert_is_line(&error.to_string()),
+    };
+    if let Err(error) = crate::model::examine(&gguf, &engine()) {
+        assert_is_line(&error.to_string());
+    }
 }
 
 fn engine() -> EngineConfig {

@@ -31,6 +31,23 @@ pub(super) fn header(w: &Writer) -> Vec<u8> {
     w.bytes()
 }
 
+/// The headers of the model `w` in three files, one behind the other.
+pub(super) fn shards(w: &Writer) -> Vec<u8> {
+    let mut parts = vec![Writer { tensors: Vec::new(), ..w.clone() }];
+    parts.resize(3, Writer::default());
+    for (i, tensor) in w.tensors.iter().enumerate() {
+        parts[i % 3].tensors.push(tensor.clone());
+    }
+    let mut bytes = Vec::new();
+    for (number, part) in parts.iter_mut().enumerate() {
+        part.set("split.no", &Value::U64(number as u64));
+        part.set("split.count", &Value::U64(3));
+        part.set("split.tensors.count", &Value::U64(w.tensors.len() as u64));
+        bytes.extend(header(part));
+    }
+    bytes
+}
+
 pub(super) fn metadata(header: &[u8]) -> Option<Metadata> {
     let file_bytes = header.len() as u64 + super::WEIGHT_BYTES;
     Gguf::read(Path::new("fuzz.gguf"), header, file_bytes).ok().map(|gguf| gguf.metadata)

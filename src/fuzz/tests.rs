@@ -2,7 +2,7 @@ use std::fs;
 use std::panic::catch_unwind;
 use std::path::PathBuf;
 
-use super::models::{header, models};
+use super::models::{self, header, models};
 use super::*;
 
 /// Inputs that `name` begins with.
@@ -38,16 +38,24 @@ fn every_seed_is_borne() {
 #[test]
 fn the_seeds_of_models_are_what_the_loader_takes() {
     for (name, w) in models() {
-        let (path, made) = (folder("gguf").join(name), header(&w));
-        if std::env::var_os("MILLRACE_WRITE").is_some() {
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(&path, &made).unwrap();
-        }
-        assert!(fs::read(&path).is_ok_and(|file| file == made), "{} is stale", path.display());
-        let gguf = Gguf::read(&path, &made[..], made.len() as u64 + WEIGHT_BYTES).unwrap();
+        let made = header(&w);
+        check_seed("gguf", name, &made);
+        check_seed("shards", name, &models::shards(&w));
+        let path = Path::new("fuzz.gguf");
+        let gguf = Gguf::read(path, &made[..], made.len() as u64 + WEIGHT_BYTES).unwrap();
         crate::model::examine(&gguf, &engine()).unwrap();
         Text::from_gguf(&gguf.metadata).unwrap();
     }
+}
+
+/// Holds a seed to what is made now, or writes it.
+fn check_seed(target: &str, name: &str, made: &[u8]) {
+    let path = folder(target).join(name);
+    if std::env::var_os("MILLRACE_WRITE").is_some() {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, made).unwrap();
+    }
+    assert!(fs::read(&path).is_ok_and(|file| file == made), "{} is stale", path.display());
 }
 
 /// The same numbers each time.
@@ -124,6 +132,11 @@ fn changed_seeds_are_borne(name: &str, rounds: usize) {
 #[test]
 fn changed_models_are_borne() {
     changed_seeds_are_borne("gguf", 5_000);
+}
+
+#[test]
+fn changed_shards_are_borne() {
+    changed_seeds_are_borne("shards", 5_000);
 }
 
 #[test]

@@ -59,8 +59,7 @@ fn open_checked(
     let maker = Maker::choose(backend).map_err(refuse)?;
     let gguf = Gguf::open(path)?;
     let (description, limits) = examine(&gguf, engine)?;
-    let file_digest =
-        digest(path, gguf.header_bytes).map_err(|e| refuse(format!("cannot be read: {e}")))?;
+    let file_digest = digest(&gguf.files).map_err(|e| refuse(format!("cannot be read: {e}")))?;
     let model = maker.load(&description, limits).map_err(|e| refuse(e.to_string()))?;
     Ok(Opened {
         model,

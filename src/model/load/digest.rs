@@ -3,32 +3,40 @@
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::path::Path;
 
 use sha2::{Digest, Sha256};
+
+use super::gguf::ModelFile;
 
 /// One piece of [`SAMPLE_BYTES`] is read of every such stretch of weights.
 const STRIDE_BYTES: u64 = 1 << 20;
 const SAMPLE_BYTES: u64 = 4096;
 
-/// SHA-256, hexadecimal, over the size, the header (which holds vocabulary, names and shapes) and 4
-/// KiB of every MiB after it: two trainings of one model differ in nearly every block of weights, so
+/// SHA-256, hexadecimal, over the size of each file, its header (which holds vocabulary, names and shapes)
+/// and 4 KiB of every MiB after it: two trainings of one model differ in nearly every block of weights, so
 /// that this tells them apart at a 256th of the price of reading everything. It tells files apart; it
 /// does not prove that a file is whole.
-pub fn digest(path: &Path, header_bytes: u64) -> io::Result<String> {
-    let mut file = File::open(path)?;
-    let size = file.metadata()?.len();
+pub fn digest(files: &[ModelFile]) -> io::Result<String> {
     let mut hash = Sha256::new();
+    for file in files {
+        add(&mut hash, file)?;
+    }
+    Ok(hex(&hash.finalize()))
+}
+
+fn add(hash: &mut Sha256, about: &ModelFile) -> io::Result<()> {
+    let mut file = File::open(&about.path)?;
+    let size = file.metadata()?.len();
     hash.update(size.to_le_bytes());
     let mut chunk = vec![0; STRIDE_BYTES as usize];
-    let mut left = header_bytes.min(size);
+    let mut left = about.header_bytes.min(size);
     while left > 0 {
         let piece = &mut chunk[..left.min(STRIDE_BYTES) as usize];
         file.read_exact(piece)?;
         hash.update(&*piece);
         left -= piece.len() as u64;
     }
-    let mut at = header_bytes;
+    let mut at = about.header_bytes;
     while at < size {
         let piece = &mut chunk[..SAMPLE_BYTES.min(size - at) as usize];
         file.seek(SeekFrom::Start(at))?;
@@ -36,7 +44,7 @@ pub fn digest(path: &Path, header_bytes: u64) -> io::Result<String> {
         hash.update(&*piece);
         at += STRIDE_BYTES;
     }
-    Ok(hex(&hash.finalize()))
+    Ok(())
 }
 
 /// Lower-case hexadecimal.
@@ -59,7 +67,7 @@ mod tests {
         let mut bytes = vec![7u8; 3 << 20];
         let digest_of = |bytes: &[u8], header: u64| {
             std::fs::write(&path, bytes).unwrap();
-            digest(&path, header).unwrap()
+            digest(&[ModelFile { path: path.clone(), header_bytes: header }]).unwrap()
         };
         let first = digest_of(&bytes, 1000);
         assert_eq!(first.len(), 64);

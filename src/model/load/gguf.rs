@@ -8,6 +8,7 @@
 mod directory;
 mod metadata;
 mod reader;
+mod shards;
 #[cfg(any(test, feature = "fake-model"))]
 pub mod testing;
 #[cfg(test)]
@@ -51,24 +52,45 @@ impl LoadError {
 /// A checked GGUF file: every tensor in `tensors` lies inside the file and has the size its type says.
 #[derive(Debug, Clone)]
 pub struct Gguf {
+    /// The first file, where there are several.
     pub path: PathBuf,
-    /// Bytes of the whole file.
+    /// Bytes of all files.
     pub file_bytes: u64,
-    /// Bytes of header, metadata and tensor directory, without the padding that follows.
-    pub header_bytes: u64,
+    pub files: Vec<ModelFile>,
     pub metadata: Metadata,
     pub tensors: BTreeMap<String, TensorSource>,
     /// Tensors that cannot be used, and why: an unknown type, an impossible shape, outside the file.
     pub unusable: BTreeMap<String, String>,
 }
 
+/// A file of a model.
+#[derive(Debug, Clone)]
+pub struct ModelFile {
+    pub path: PathBuf,
+    /// Bytes of header, metadata and tensor directory, without the padding that follows.
+    pub header_bytes: u64,
+}
+
 impl Gguf {
-    /// Reads and checks the header. Allocates in proportion to what the file really holds.
+    /// Reads and checks the header, and those of the other files where a model is several. Allocates in
+    /// proportion to what the files really hold.
     ///
     /// # Errors
     /// Anything but a little-endian GGUF of version 2 or 3 whose metadata and tensor directory lie
-    /// inside the file.
+    /// inside the file; and parts of a model that are missing or do not belong together.
     pub fn open(path: &Path) -> Result<Self, LoadError> {
+        Self::open_with(path, &Self::open_one)
+    }
+
+    /// As [`Gguf::open`], with files that `open` opens.
+    pub(crate) fn open_with(
+        path: &Path,
+        open: &dyn Fn(&Path) -> Result<Self, LoadError>,
+    ) -> Result<Self, LoadError> {
+        shards::join(open(path)?, open)
+    }
+
+    fn open_one(path: &Path) -> Result<Self, LoadError> {
         let unreadable = |e: std::io::Error| LoadError::new(path, format!("cannot be read: {e}"));
         let about = std::fs::metadata(path).map_err(unreadable)?;
         if !about.is_file() {
@@ -80,7 +102,7 @@ impl Gguf {
         Self::read(path, BufReader::with_capacity(BUFFER_BYTES, file), file_bytes)
     }
 
-    /// As [`Gguf::open`], from any input of `file_bytes` bytes.
+    /// One file, from any input of `file_bytes` bytes.
     pub(crate) fn read(path: &Path, input: impl Read, file_bytes: u64) -> Result<Self, LoadError> {
         parse(path, input, file_bytes).map_err(|reason| LoadError::new(path, reason))
     }
@@ -115,7 +137,8 @@ fn parse(path: &Path, input: impl Read, file_bytes: u64) -> Result<Gguf, String>
         }
     }
     refuse_overlaps(&mut tensors, &mut unusable);
-    Ok(Gguf { path: path.to_owned(), file_bytes, header_bytes, metadata, tensors, unusable })
+    let files = vec![ModelFile { path: path.to_owned(), header_bytes }];
+    Ok(Gguf { path: path.to_owned(), file_bytes, files, metadata, tensors, unusable })
 }
 
 /// Makes tensors unusable that share bytes with one before them: many that are the same bytes would take
