@@ -5,8 +5,8 @@ use std::io::Write;
 use millrace::backend::cpu::CpuBackend;
 use millrace::backend::cpu::gemm::Tier;
 use millrace::backend::{
-    Attention, BLOCK_TOKENS, Backend, Batch, BlockId, BlockType, KvDtype, LogitRows, Norm, Reserve,
-    Rope, RopePairs, Shape, Slice, TensorSource,
+    Attention, BLOCK_TOKENS, Backend, Batch, BlockId, BlockType, KvDtype, LinearSource, LogitRows,
+    Norm, Pre, Reserve, Rope, RopePairs, Shape, Slice, TensorSource,
 };
 use millrace::config;
 use serde_json::{Value, json};
@@ -74,22 +74,34 @@ impl Stage {
             path: file.path().to_owned(),
             offset: 0,
             kind: BlockType::Q8_0,
+            matrices: 1,
             rows: width,
             cols: HIDDEN,
         };
+        let bias = TensorSource {
+            offset: source.byte_len() as u64,
+            kind: BlockType::F32,
+            rows: 1,
+            cols: width,
+            ..source.clone()
+        };
         file.write_all(&vec![0; source.byte_len()])?;
-        let nothing = self.backend.load_linear(&[source])?;
+        for i in 0..width {
+            file.write_all(&(i as f32 * 0.7).sin().to_le_bytes())?;
+        }
+        let nothing = LinearSource { weights: vec![source], bias: vec![bias] };
+        let nothing = self.backend.load_linear(&nothing)?;
         let weight = vec![1.0; HIDDEN];
         let norm = Norm { weight: &weight, eps: 1e-5 };
-        let bias = (0..width).map(|i| (i as f32 * 0.7).sin()).collect();
         let inv_freq = (0..s.head_dim / 2).map(|i| 1e-4_f32.powf(i as f32 / 32.0)).collect();
-        let rope = Rope { pairs: RopePairs::Halves, dims: s.head_dim, inv_freq };
+        let pairs = RopePairs::Halves;
+        let rope = Rope { pairs, dims: s.head_dim, inv_freq, magnitude: 1.0 };
         for blocks in self.blocks.chunks(CONTEXT / BLOCK_TOKENS) {
             for start in (0..CONTEXT).step_by(CHUNK) {
                 let logits = LogitRows::None;
                 let slice = Slice { tokens: &[0; CHUNK], start, blocks, logits };
                 self.backend.begin(&Batch { slices: &[slice] })?;
-                self.backend.norm_qkv(norm, &nothing, Some(&bias))?;
+                self.backend.norm_qkv(Pre::Rms(norm), &nothing)?;
                 for layer in 0..LAYERS {
                     self.backend.rope_write_kv(layer, None, &rope)?;
                 }
@@ -119,7 +131,7 @@ impl Stage {
         let timing = Timing::of(short, || {
             for layer in 0..LAYERS {
                 let attention = Attention { layer, scale, window: None, softcap: None };
-                let done = self.backend.attention(attention);
+                let done = self.backend.attention(attention, None);
                 outcome = std::mem::replace(&mut outcome, Ok(())).and(done);
             }
         });
@@ -140,8 +152,17 @@ pub(crate) fn measure(bench: &mut Bench) -> Result<Value> {
     );
     let mut figures = Vec::new();
     for (name, heads, kv_heads, head_dim) in MODELS {
-        let shape =
-            Shape { layers: LAYERS, hidden: HIDDEN, heads, kv_heads, head_dim, mlp: 32, vocab: 32 };
+        let shape = Shape {
+            layers: LAYERS,
+            hidden: HIDDEN,
+            heads,
+            kv_heads,
+            head_dim,
+            mlp: 32,
+            vocab: 32,
+            experts: 0,
+            experts_used: 0,
+        };
         for kernels in bench.tiers.clone() {
             let tier = kernels.tier();
             let Some(peak) = bench.limits.peak(tier, None) else { continue };

@@ -37,6 +37,7 @@ impl Matrices {
             path: file.path().to_owned(),
             offset: 0,
             kind,
+            matrices: 1,
             rows: OUTPUTS,
             cols: COLS,
         };
@@ -91,7 +92,7 @@ fn bits(kind: BlockType) -> Option<u32> {
         BlockType::Q4_0 | BlockType::Q4_1 | BlockType::Q4K => Some(4),
         BlockType::Q5_0 | BlockType::Q5_1 | BlockType::Q5K => Some(5),
         BlockType::Q6K => Some(6),
-        BlockType::Q8_0 => Some(8),
+        BlockType::Q8_0 | BlockType::Mxfp4 => Some(8),
     }
 }
 

@@ -8,6 +8,7 @@
 //! candle brings its own threads: their number is `RAYON_NUM_THREADS`, not an option of ours.
 
 mod cache;
+mod mlp;
 mod rotary;
 mod weights;
 
@@ -15,8 +16,8 @@ use candle_core::{DType, Device, Tensor};
 use candle_nn::ops;
 
 use super::{
-    Activation, Attention, Backend, BackendError, Batch, GatedMlp, KvDtype, LogitMap, LogitRows,
-    Norm, Post, Reserve, Rope, TensorSource,
+    Attention, Backend, BackendError, Batch, Experts, KvDtype, LinearSource, LogitMap, LogitRows,
+    Mlp, Norm, Post, Pre, QkNorm, Reserve, Rope, TensorSource,
 };
 use cache::{Cache, Span};
 use rotary::Rotary;
@@ -66,6 +67,7 @@ struct Reserved {
 #[derive(Default)]
 struct Step {
     tokens: Vec<u32>,
+    positions: Vec<u32>,
     spans: Vec<Span>,
     logit_rows: Vec<u32>,
     rotary: Rotary,
@@ -116,6 +118,16 @@ impl CandleBackend {
         ops::rms_norm(&x.contiguous()?, norm.weight, norm.eps)
     }
 
+    fn prepare(x: &Tensor, pre: Pre<'_, Tensor>) -> candle_core::Result<Tensor> {
+        match pre {
+            Pre::Nothing => x.contiguous(),
+            Pre::Rms(norm) => Self::norm(x, norm),
+            Pre::Layer(norm, bias) => {
+                ops::layer_norm(&x.contiguous()?, norm.weight, bias, norm.eps)
+            }
+        }
+    }
+
     /// `x += post(y)`
     fn add(&mut self, y: &Tensor, post: Post<'_, Tensor>) -> Result<()> {
         let x = filled(self.step.x.as_ref(), "x")?;
@@ -132,8 +144,8 @@ impl Backend for CandleBackend {
     type Linear = Linear;
     type Vector = Tensor;
 
-    fn load_linear(&self, parts: &[TensorSource]) -> Result<Linear> {
-        Linear::load(parts, &self.device, self.exact)
+    fn load_linear(&self, source: &LinearSource) -> Result<Linear> {
+        Linear::load(source, &self.device, self.exact)
     }
 
     fn load_vector(&self, parts: &[TensorSource]) -> Result<Tensor> {
@@ -175,39 +187,34 @@ impl Backend for CandleBackend {
         let reserved = self.reserved.as_mut();
         let reserved = reserved.ok_or_else(|| failed("a step before the KV cache"))?;
         reserved.cache.begin(&step.spans).map_err(failed)?;
+        step.positions = positions.iter().map(|&position| position as u32).collect();
         step.rotary = Rotary::new(positions);
         self.step = step;
         Ok(())
     }
 
-    fn embed(&mut self, table: &Linear, scale: f32) -> Result<()> {
+    fn embed(&mut self, table: &Linear, scale: f32, positions: Option<&Linear>) -> Result<()> {
         let embed = || {
             let ids = Tensor::new(&self.step.tokens[..], &self.device)?;
-            table.rows(&ids)?.affine(scale.into(), 0.0)
+            let x = table.rows(&ids)?.affine(scale.into(), 0.0)?;
+            let Some(positions) = positions else { return Ok(x) };
+            x + positions.rows(&Tensor::new(&self.step.positions[..], &self.device)?)?
         };
         self.step.x = Some(embed().map_err(failed)?);
         Ok(())
     }
 
-    fn norm_qkv(
-        &mut self,
-        norm: Norm<'_, Tensor>,
-        w: &Linear,
-        bias: Option<&Tensor>,
-    ) -> Result<()> {
+    fn norm_qkv(&mut self, pre: Pre<'_, Tensor>, w: &Linear) -> Result<()> {
         let x = filled(self.step.x.as_ref(), "x")?;
-        let project = || {
-            let qkv = w.forward(&Self::norm(x, norm)?)?;
-            bias.map_or(Ok(qkv.clone()), |b| qkv.broadcast_add(b))
-        };
-        self.step.qkv = Some(project().map_err(failed)?);
+        let qkv = Self::prepare(x, pre).and_then(|x| w.forward(&x)).map_err(failed)?;
+        self.step.qkv = Some(qkv);
         Ok(())
     }
 
     fn rope_write_kv(
         &mut self,
         layer: usize,
-        qk_norm: Option<(Norm<'_, Tensor>, Norm<'_, Tensor>)>,
+        qk_norm: Option<QkNorm<'_, Tensor>>,
         rope: &Rope,
     ) -> Result<()> {
         let shape = self.reserved()?.plan.shape;
@@ -220,7 +227,14 @@ impl Backend for CandleBackend {
             qkv.narrow(1, from, width)?.contiguous()?.reshape((rows, width / d, d))
         };
         let turned = |x: Tensor, norm: Option<Norm<'_, Tensor>>| {
-            let x = norm.map_or(Ok(x.clone()), |n| Self::norm(&x, n))?;
+            let shape = x.dims3()?;
+            let x = match norm {
+                None => x,
+                Some(norm) => {
+                    let parts = (rows, (), norm.weight.elem_count());
+                    Self::norm(&x.reshape(parts)?, norm)?.reshape(shape)?
+                }
+            };
             rotary::apply(&x, rope, &cos, &sin)
         };
         let (q_norm, k_norm) = qk_norm.unzip();
@@ -235,10 +249,10 @@ impl Backend for CandleBackend {
         Ok(())
     }
 
-    fn attention(&mut self, attention: Attention) -> Result<()> {
+    fn attention(&mut self, attention: Attention, sinks: Option<&Tensor>) -> Result<()> {
         let q = filled(self.step.q.as_ref(), "q")?;
         let cache = &self.reserved()?.cache;
-        let attn = cache.attend(q, &self.step.spans, &attention).map_err(failed)?;
+        let attn = cache.attend(q, &self.step.spans, &attention, sinks).map_err(failed)?;
         self.step.attn = Some(attn);
         Ok(())
     }
@@ -248,22 +262,18 @@ impl Backend for CandleBackend {
         self.add(&y, post)
     }
 
-    fn gated_mlp_add(&mut self, mlp: GatedMlp<'_, Self>) -> Result<()> {
+    fn mlp_add(&mut self, mlp: Mlp<'_, Self>) -> Result<()> {
         let x = filled(self.step.x.as_ref(), "x")?;
-        let compute = || {
-            let gate_up = mlp.gate_up.forward(&Self::norm(x, mlp.norm)?)?;
-            let hidden = match mlp.activation {
-                Activation::Silu => ops::swiglu(&gate_up)?,
-                // candle's `gelu` is the approximation by tanh.
-                Activation::GeluTanh => {
-                    let halves = gate_up.chunk(2, 1)?;
-                    (halves[0].gelu()? * &halves[1])?
-                }
-            };
-            mlp.down.forward(&hidden.contiguous()?)
-        };
+        let compute = || mlp::mlp(&Self::prepare(x, mlp.pre)?, mlp.weights, mlp.activation);
         let y = compute().map_err(failed)?;
         self.add(&y, mlp.post)
+    }
+
+    fn experts_add(&mut self, experts: Experts<'_, Self>) -> Result<()> {
+        let x = filled(self.step.x.as_ref(), "x")?;
+        let compute = || mlp::experts(&Self::prepare(x, experts.pre)?, &experts);
+        let y = compute().map_err(failed)?;
+        self.add(&y, experts.post)
     }
 
     fn keep(&mut self) -> Result<()> {
@@ -278,13 +288,13 @@ impl Backend for CandleBackend {
         Ok(())
     }
 
-    fn logits(&mut self, norm: Norm<'_, Tensor>, head: &Linear, map: LogitMap) -> Result<&[f32]> {
+    fn logits(&mut self, pre: Pre<'_, Tensor>, head: &Linear, map: LogitMap) -> Result<&[f32]> {
         self.logits.clear();
         if !self.step.logit_rows.is_empty() {
             let x = filled(self.step.x.as_ref(), "x")?;
             let compute = || {
                 let rows = Tensor::new(&self.step.logit_rows[..], &self.device)?;
-                let x = Self::norm(&x.index_select(&rows, 0)?, norm)?;
+                let x = Self::prepare(&x.index_select(&rows, 0)?, pre)?;
                 let mut logits = head.forward(&x)?;
                 if map.scale != 1.0 {
                     logits = logits.affine(map.scale.into(), 0.0)?;

@@ -7,8 +7,11 @@
 
 pub mod candle;
 pub mod cpu;
+mod mlp;
 
 use std::path::PathBuf;
+
+pub use mlp::{Activation, Choice, ExpertWeights, Experts, Mlp, MlpWeights, Routing, SharedExpert};
 
 /// One physical KV block of [`BLOCK_TOKENS`] tokens; the id is shared by all layers and backends.
 pub type BlockId = u32;
@@ -41,11 +44,13 @@ pub enum BlockType {
     Q4K,
     Q5K,
     Q6K,
+    /// Four-bit floats that share a power of two (OCP microscaling), as gpt-oss has them.
+    Mxfp4,
 }
 
 impl BlockType {
     /// All of them, in the order of GGUF's type numbers.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::F32,
         Self::F16,
         Self::Q4_0,
@@ -57,6 +62,7 @@ impl BlockType {
         Self::Q5K,
         Self::Q6K,
         Self::BF16,
+        Self::Mxfp4,
     ];
 
     /// The name that ggml gives it, such as `Q4_K`.
@@ -73,6 +79,7 @@ impl BlockType {
             Self::Q4K => "Q4_K",
             Self::Q5K => "Q5_K",
             Self::Q6K => "Q6_K",
+            Self::Mxfp4 => "MXFP4",
         }
     }
 
@@ -80,7 +87,7 @@ impl BlockType {
     pub fn block_len(self) -> usize {
         match self {
             Self::F32 | Self::F16 | Self::BF16 => 1,
-            Self::Q4_0 | Self::Q4_1 | Self::Q5_0 | Self::Q5_1 | Self::Q8_0 => 32,
+            Self::Q4_0 | Self::Q4_1 | Self::Q5_0 | Self::Q5_1 | Self::Q8_0 | Self::Mxfp4 => 32,
             Self::Q4K | Self::Q5K | Self::Q6K => 256,
         }
     }
@@ -98,11 +105,12 @@ impl BlockType {
             Self::Q4K => 144,
             Self::Q5K => 176,
             Self::Q6K => 210,
+            Self::Mxfp4 => 17,
         }
     }
 }
 
-/// A two-dimensional (or, with `rows == 1`, one-dimensional) tensor in a model file, bounds checked
+/// A matrix (or, with `rows == 1`, a vector) in a model file, or several of one shape, bounds checked
 /// when the header was read. Row-major: `rows` outputs of `cols` inputs each.
 #[derive(Debug, Clone)]
 pub struct TensorSource {
@@ -111,6 +119,8 @@ pub struct TensorSource {
     /// Byte offset of the first block from the beginning of the file.
     pub offset: u64,
     pub kind: BlockType,
+    /// One after the other: the experts of a layer. 1 for all that backends are given to load.
+    pub matrices: usize,
     pub rows: usize,
     pub cols: usize,
 }
@@ -123,7 +133,30 @@ impl TensorSource {
 
     /// Bytes of the whole tensor in the file.
     pub fn byte_len(&self) -> usize {
-        self.rows * self.row_bytes()
+        self.matrices * self.rows * self.row_bytes()
+    }
+
+    /// Matrix `index` of several.
+    #[must_use]
+    pub fn matrix(&self, index: usize) -> Self {
+        let bytes = self.rows * self.row_bytes();
+        let name = format!("{}[{index}]", self.name);
+        Self { name, matrices: 1, offset: self.offset + (index * bytes) as u64, ..self.clone() }
+    }
+}
+
+/// What a product multiplies by: matrices stacked by rows, and what is added to each output.
+#[derive(Debug, Clone)]
+pub struct LinearSource {
+    /// All with the same `cols`.
+    pub weights: Vec<TensorSource>,
+    /// Vectors, together as long as `weights` have rows; empty: nothing is added.
+    pub bias: Vec<TensorSource>,
+}
+
+impl From<TensorSource> for LinearSource {
+    fn from(weight: TensorSource) -> Self {
+        Self { weights: vec![weight], bias: Vec::new() }
     }
 }
 
@@ -144,6 +177,8 @@ pub struct Rope {
     pub dims: usize,
     /// `1 / base^(2i / dims)` for pair i, already scaled as the model wants: `dims / 2` long.
     pub inv_freq: Vec<f32>,
+    /// What rotated elements grow by: 1, but for some models of long contexts.
+    pub magnitude: f32,
 }
 
 /// Shape of the model, as far as a backend must know it to lay out its registers and KV cache.
@@ -154,8 +189,13 @@ pub struct Shape {
     pub heads: usize,
     pub kv_heads: usize,
     pub head_dim: usize,
+    /// Of the widest MLP.
     pub mlp: usize,
     pub vocab: usize,
+    /// Experts of a layer; 0: none.
+    pub experts: usize,
+    /// Experts that compute a row.
+    pub experts_used: usize,
 }
 
 /// Element type of the KV cache.
@@ -165,14 +205,6 @@ pub enum KvDtype {
     #[default]
     F16,
     F32,
-}
-
-/// The gate's activation function.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Activation {
-    Silu,
-    /// `0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))`
-    GeluTanh,
 }
 
 /// Which rows of a slice the head is computed for.
@@ -221,8 +253,7 @@ impl Batch<'_> {
     }
 }
 
-/// The normalisation before a projection: `RMSNorm` with `weight` (as the file has it: GGUF's Gemma
-/// weights already contain the `+ 1`).
+/// `RMSNorm` with `weight` (as the file has it: GGUF's Gemma weights already contain the `+ 1`).
 #[derive(Debug)]
 pub struct Norm<'a, V> {
     pub weight: &'a V,
@@ -237,6 +268,24 @@ impl<V> Clone for Norm<'_, V> {
 }
 
 impl<V> Copy for Norm<'_, V> {}
+
+/// What becomes of the stream before a product reads it.
+#[derive(Debug)]
+pub enum Pre<'a, V> {
+    Nothing,
+    Rms(Norm<'a, V>),
+    /// `(x - mean(x)) / sqrt(variance(x) + eps) * weight + bias`
+    Layer(Norm<'a, V>, &'a V),
+}
+
+// By hand, as for [`Norm`].
+impl<V> Clone for Pre<'_, V> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<V> Copy for Pre<'_, V> {}
 
 /// What becomes of a block's result before the stream takes it up.
 #[derive(Debug)]
@@ -265,7 +314,7 @@ pub struct LogitMap {
     pub softcap: Option<f32>,
 }
 
-/// The norms of each head of q and of k, for families that have them.
+/// The norms of q and of k, for families that have them: of each head, or of as many as the weight is long.
 pub type QkNorm<'a, V> = (Norm<'a, V>, Norm<'a, V>);
 
 /// Everything attention needs beside q, k and v.
@@ -281,14 +330,15 @@ pub struct Attention {
 }
 
 /// The operations a decoder is made of. Order of calls in a step: `begin`, `embed`, then per layer
-/// `norm_qkv`, `rope_write_kv`, `attention`, `project_add`, `gated_mlp_add`, and at the end `logits`.
+/// `norm_qkv`, `rope_write_kv`, `attention`, `project_add`, `mlp_add` or `experts_add`, and at the end `logits`.
 /// Rows may also stop between two layers (`keep`) and go on later (`begin` with the same, `resume`).
 ///
 /// For a given row the result of every operation has the same bits whatever the other rows are, how
 /// many there are, and however many threads compute it (architecture invariant 7). The candle backend
 /// is exempt: its matrix products choose their order by shape.
 pub trait Backend: Send + Sync + 'static {
-    /// A weight matrix, packed; possibly several tensors with the same input, stacked by rows.
+    /// A weight matrix, packed; possibly several tensors with the same input, stacked by rows. With a bias,
+    /// where there is one: a product with it adds that.
     type Linear: Send;
     /// A vector of f32: a norm's weight, a bias.
     type Vector: Send;
@@ -297,8 +347,8 @@ pub trait Backend: Send + Sync + 'static {
     fn loading_threads(&self) -> usize {
         1
     }
-    /// Stacks `parts` (all with the same `cols`) by rows and packs them.
-    fn load_linear(&self, parts: &[TensorSource]) -> Result<Self::Linear, BackendError>;
+    /// Stacks weights by rows and packs them.
+    fn load_linear(&self, source: &LinearSource) -> Result<Self::Linear, BackendError>;
     /// Joins one-row tensors into one vector.
     fn load_vector(&self, parts: &[TensorSource]) -> Result<Self::Vector, BackendError>;
     /// Reserves registers for `max_rows` rows and `blocks` KV blocks. Called once, after loading.
@@ -306,42 +356,55 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Starts a step: remembers where each row belongs.
     fn begin(&mut self, batch: &Batch<'_>) -> Result<(), BackendError>;
-    /// `x = table[token] * scale` for every row.
-    fn embed(&mut self, table: &Self::Linear, scale: f32) -> Result<(), BackendError>;
-    /// `qkv = norm(x) W + bias`; W holds q, k and v stacked.
+    /// `x = table[token] * scale (+ positions[position])` for every row.
+    fn embed(
+        &mut self,
+        table: &Self::Linear,
+        scale: f32,
+        positions: Option<&Self::Linear>,
+    ) -> Result<(), BackendError>;
+    /// `qkv = pre(x) W`; W holds q, k and v stacked.
     fn norm_qkv(
         &mut self,
-        norm: Norm<'_, Self::Vector>,
+        pre: Pre<'_, Self::Vector>,
         w: &Self::Linear,
-        bias: Option<&Self::Vector>,
     ) -> Result<(), BackendError>;
-    /// Norms q and k by head where the family does, rotates them, writes k and v into the blocks.
+    /// Norms q and k where the family does, rotates them, writes k and v into the blocks.
     fn rope_write_kv(
         &mut self,
         layer: usize,
         qk_norm: Option<QkNorm<'_, Self::Vector>>,
         rope: &Rope,
     ) -> Result<(), BackendError>;
-    /// `attn = softmax(q k) v` over each row's own sequence, causal.
-    fn attention(&mut self, attention: Attention) -> Result<(), BackendError>;
+    /// `attn = softmax(q k) v` over each row's own sequence, causal. A head's sink is one more score in its
+    /// softmax, of nothing.
+    fn attention(
+        &mut self,
+        attention: Attention,
+        sinks: Option<&Self::Vector>,
+    ) -> Result<(), BackendError>;
     /// `x += post(attn W)`
     fn project_add(
         &mut self,
         w: &Self::Linear,
         post: Post<'_, Self::Vector>,
     ) -> Result<(), BackendError>;
-    /// `x += post(down(act(gate(norm(x))) * up(norm(x))))`; `gate_up` holds gate and up stacked.
-    fn gated_mlp_add(&mut self, mlp: GatedMlp<'_, Self>) -> Result<(), BackendError>
+    /// `x += post(down(act(up(pre(x)))))`
+    fn mlp_add(&mut self, mlp: Mlp<'_, Self>) -> Result<(), BackendError>
+    where
+        Self: Sized;
+    /// `x += post(y)`, where y is the weighted sum of what the experts that the router chose make of `pre(x)`.
+    fn experts_add(&mut self, experts: Experts<'_, Self>) -> Result<(), BackendError>
     where
         Self: Sized;
     /// Puts `x` aside, in place of what was kept before, so that other steps can come between.
     fn keep(&mut self) -> Result<(), BackendError>;
     /// `x` as it was kept, instead of [`Self::embed`]: for the rows that it was kept of.
     fn resume(&mut self) -> Result<(), BackendError>;
-    /// `map(norm(x) W)` for the rows that asked for it, in order: `logit_rows x vocab`, row-major.
+    /// `map(pre(x) W)` for the rows that asked for it, in order: `logit_rows x vocab`, row-major.
     fn logits(
         &mut self,
-        norm: Norm<'_, Self::Vector>,
+        pre: Pre<'_, Self::Vector>,
         head: &Self::Linear,
         map: LogitMap,
     ) -> Result<&[f32], BackendError>;
@@ -351,16 +414,6 @@ pub trait Backend: Send + Sync + 'static {
     fn recover(&mut self);
     /// A short name for banners and fingerprints, such as `cpu/avx2` or `candle/cuda:0`.
     fn name(&self) -> String;
-}
-
-/// The weights of a gated MLP.
-#[derive(Debug)]
-pub struct GatedMlp<'a, B: Backend> {
-    pub norm: Norm<'a, B::Vector>,
-    pub gate_up: &'a B::Linear,
-    pub down: &'a B::Linear,
-    pub activation: Activation,
-    pub post: Post<'a, B::Vector>,
 }
 
 /// What [`Backend::reserve`] makes room for.

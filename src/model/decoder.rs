@@ -9,12 +9,12 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::ops::Range;
 
-use self::weights::{Layer, Weights};
+use self::weights::{Layer, LayerMlp, NormWeights, Weights};
 use super::arch::Description;
 use super::{Logits, Model, ModelSpec, Part, StepError};
 use crate::backend::{
-    Activation, Attention, BLOCK_TOKENS, Backend, BackendError, Batch, BlockType, GatedMlp,
-    KvDtype, LogitMap, Norm, Post, Reserve, Rope, Shape, TensorSource,
+    Activation, Attention, BLOCK_TOKENS, Backend, BackendError, Batch, BlockType, Experts, KvDtype,
+    LogitMap, Mlp, Norm, Post, Pre, Reserve, Rope, Routing, Shape, TensorSource,
 };
 
 /// What the engine asked for, within which a [`Decoder`] will stay.
@@ -46,11 +46,13 @@ pub struct Decoder<B: Backend> {
     residual_scale: f32,
     logit_map: LogitMap,
     activation: Activation,
+    routing: Option<Routing>,
     ropes: Vec<Rope>,
     embedding: B::Linear,
+    positions: Option<B::Linear>,
     /// `None`: the embedding is the head.
     head: Option<B::Linear>,
-    final_norm: B::Vector,
+    final_norm: NormWeights<B>,
     layers: Vec<Layer<B>>,
     /// Start, tokens and next layer of the chunk that is under way.
     under_way: Option<(usize, usize, usize)>,
@@ -77,10 +79,11 @@ impl<B: Backend> Decoder<B> {
     ) -> Result<Self, BackendError> {
         let d = description;
         let mut ropes = d.ropes.clone();
-        if let Some(source) = &d.rope_factors {
-            divide(&mut ropes[0].inv_freq, source)?;
+        if let Some(factors) = &d.rope_factors {
+            divide(&mut ropes[0].inv_freq, factors.of(limits.max_context))?;
         }
-        let Weights { embedding, head, final_norm, layers } = weights::load(&backend, d)?;
+        let Weights { embedding, positions, head, final_norm, layers } =
+            weights::load(&backend, d)?;
         backend.reserve(&Reserve {
             shape: d.shape,
             max_rows: limits.max_rows,
@@ -109,8 +112,10 @@ impl<B: Backend> Decoder<B> {
             residual_scale: d.residual_scale,
             logit_map: d.logit_map,
             activation: d.activation,
+            routing: d.routing,
             ropes,
             embedding,
+            positions,
             head,
             final_norm,
             layers,
@@ -143,10 +148,14 @@ impl<B: Backend> Decoder<B> {
 
     fn step(&mut self, batch: &Batch<'_>) -> Result<&[f32], BackendError> {
         self.backend.begin(batch)?;
-        self.backend.embed(&self.embedding, self.embed_scale)?;
+        self.embed()?;
         self.pass(0..self.layers.len())?;
         let head = self.head.as_ref().unwrap_or(&self.embedding);
-        self.backend.logits(norm(&self.final_norm, self.eps), head, self.logit_map)
+        self.backend.logits(self.final_norm.pre(self.eps), head, self.logit_map)
+    }
+
+    fn embed(&mut self) -> Result<(), BackendError> {
+        self.backend.embed(&self.embedding, self.embed_scale, self.positions.as_ref())
     }
 
     /// The rows of the step go through these layers.
@@ -154,25 +163,32 @@ impl<B: Backend> Decoder<B> {
         let Self { backend, eps, ropes, layers, residual_scale, .. } = self;
         let (eps, scale) = (*eps, *residual_scale);
         for (index, layer) in layers.iter().enumerate().take(range.end).skip(range.start) {
-            let qkv_norm = norm(&layer.attention_norm, eps);
-            backend.norm_qkv(qkv_norm, &layer.qkv, layer.qkv_bias.as_ref())?;
+            backend.norm_qkv(pre(layer.attention_norm.as_ref(), eps), &layer.qkv)?;
             let qk_norm = layer.qk_norm.as_ref().map(|[q, k]| (norm(q, eps), norm(k, eps)));
             backend.rope_write_kv(index, qk_norm, &ropes[layer.rope])?;
-            backend.attention(Attention {
+            let attention = Attention {
                 layer: index,
                 scale: self.attention_scale,
                 window: layer.window,
                 softcap: self.attention_cap,
-            })?;
+            };
+            backend.attention(attention, layer.sinks.as_ref())?;
             backend
                 .project_add(&layer.output, post(layer.post_attention_norm.as_ref(), eps, scale))?;
-            backend.gated_mlp_add(GatedMlp {
-                norm: norm(&layer.mlp_norm, eps),
-                gate_up: &layer.gate_up,
-                down: &layer.down,
-                activation: self.activation,
-                post: post(layer.post_mlp_norm.as_ref(), eps, scale),
-            })?;
+            let pre = pre(layer.mlp_norm.as_ref(), eps);
+            let post = post(layer.post_mlp_norm.as_ref(), eps, scale);
+            let activation = self.activation;
+            match (&layer.mlp, self.routing) {
+                (LayerMlp::One(weights), _) => {
+                    backend.mlp_add(Mlp { pre, weights, activation, post })?;
+                }
+                (LayerMlp::Experts(weights), Some(routing)) => {
+                    backend.experts_add(Experts { pre, weights, routing, activation, post })?;
+                }
+                (LayerMlp::Experts(_), None) => {
+                    return Err(BackendError::Device("experts that nothing chooses".to_owned()));
+                }
+            }
         }
         Ok(())
     }
@@ -180,7 +196,7 @@ impl<B: Backend> Decoder<B> {
     fn step_part(&mut self, part: &Part<'_>) -> Result<(), BackendError> {
         self.backend.begin(&Batch { slices: &[part.slice] })?;
         if part.layers.start == 0 {
-            self.backend.embed(&self.embedding, self.embed_scale)?;
+            self.embed()?;
         } else {
             self.backend.resume()?;
         }
@@ -237,11 +253,15 @@ fn norm<V>(weight: &V, eps: f32) -> Norm<'_, V> {
     Norm { weight, eps }
 }
 
+fn pre<B: Backend>(norm: Option<&NormWeights<B>>, eps: f32) -> Pre<'_, B::Vector> {
+    norm.map_or(Pre::Nothing, |norm| norm.pre(eps))
+}
+
 fn post<V>(weight: Option<&V>, eps: f32, scale: f32) -> Post<'_, V> {
     Post { norm: weight.map(|w| norm(w, eps)), scale }
 }
 
-/// Divides frequencies by the factors that a Llama 3 file carries: long wavelengths are stretched.
+/// Divides frequencies by the factors that a file carries: long wavelengths are stretched.
 fn divide(inv_freq: &mut [f32], source: &TensorSource) -> Result<(), BackendError> {
     let refuse = |reason: String| BackendError::Tensor { name: source.name.clone(), reason };
     if source.kind != BlockType::F32 {

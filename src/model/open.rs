@@ -14,7 +14,7 @@ use super::load::{digest, end_tokens};
 use super::{Model, panic_text};
 use crate::backend::candle::{CandleBackend, Place};
 use crate::backend::cpu::{self, CpuBackend};
-use crate::backend::{Backend, BackendError, TensorSource};
+use crate::backend::{Backend, BackendError, BlockType, TensorSource};
 use crate::config::{BackendConfig, Device, EngineConfig, Kernels};
 
 /// A model that is ready to compute, and what the rest of the server must know of its file.
@@ -59,6 +59,11 @@ fn open_checked(
     let maker = Maker::choose(backend).map_err(refuse)?;
     let gguf = Gguf::open(path)?;
     let (description, limits) = examine(&gguf, engine)?;
+    if gguf.tensors.values().any(|tensor| tensor.kind == BlockType::Mxfp4) {
+        tracing::warn!(
+            "MXFP4 weights are kept in 8 bits: twice as much memory as they take in the file"
+        );
+    }
     let file_digest = digest(&gguf.files).map_err(|e| refuse(format!("cannot be read: {e}")))?;
     let model = maker.load(&description, limits).map_err(|e| refuse(e.to_string()))?;
     Ok(Opened {
@@ -222,6 +227,7 @@ fn quantization(metadata: &Metadata, tensors: &[&TensorSource]) -> String {
         Some(17) => "Q5_K_M",
         Some(18) => "Q6_K",
         Some(32) => "BF16",
+        Some(38) => "MXFP4",
         _ => "",
     };
     if !named.is_empty() {
@@ -229,6 +235,6 @@ fn quantization(metadata: &Metadata, tensors: &[&TensorSource]) -> String {
     }
     let bytes_of =
         |kind| tensors.iter().filter(|t| t.kind == kind).map(|t| t.byte_len() as u64).sum::<u64>();
-    let most = crate::backend::BlockType::ALL.into_iter().max_by_key(|&kind| bytes_of(kind));
-    most.map_or("unknown", crate::backend::BlockType::label).to_owned()
+    let most = BlockType::ALL.into_iter().max_by_key(|&kind| bytes_of(kind));
+    most.map_or("unknown", BlockType::label).to_owned()
 }

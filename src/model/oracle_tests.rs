@@ -128,7 +128,7 @@ fn gemma3_agrees_with_candle_transformers() {
         &[2, 54_593, 786, 496, 3925, 1003, 496, 16_288, 236_761, 107],
     ];
     let path = model_path(GEMMA3);
-    let mut model = open_changed(&path, |d| d.activation = Activation::Silu);
+    let mut model = open_changed(&path, |d| d.activation = Activation::SiluGate);
     let worst = worst_difference(&mut model, &mut oracle!(quantized_gemma3)(&path), tokens, PLAIN);
     assert!(worst < 1e-3, "{worst}");
 }

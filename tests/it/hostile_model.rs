@@ -178,7 +178,7 @@ fn row_31_tensors_of_impossible_shapes_places_and_types() {
         (vec![], "has the dimensions []"),
         (vec![0, 96], "is empty"),
         (vec![64, 0], "is empty"),
-        (vec![64, 96, 2], "has the dimensions [64, 96, 2]"),
+        (vec![64, 96, 1, 2], "has the dimensions [64, 96, 1, 2]"),
         (vec![u64::MAX, 2], "(18446744073709551615 x 2 at offset"),
         (vec![1 << 33, 1 << 33], "(8589934592 x 8589934592 at offset"),
         (vec![64, 1 << 40], "ends at byte"),
@@ -198,7 +198,7 @@ fn row_31_tensors_of_impossible_shapes_places_and_types() {
     }
     for (kind, says) in [
         (10, "has type Q2_K, which is not supported"),
-        (39, "has type MXFP4, which is not supported"),
+        (34, "has type TQ1_0, which is not supported"),
         (u32::MAX, "has type 4294967295, which is not supported"),
         (14, "has rows of 64 values, which is not a multiple of Q6_K's 256"),
     ] {
@@ -235,7 +235,7 @@ fn row_31_hyperparameters_that_no_model_has() {
         ("llama.rope.freq_base", Value::F64(f64::NAN), "freq_base is not a positive number"),
         ("llama.rope.freq_base", Value::F64(-1.0), "freq_base is not a positive number"),
         ("llama.rope.freq_base", Value::F64(1e-45), "frequencies that are not finite"),
-        ("llama.rope.scaling.type", text("yarn"), "\"yarn\" is not supported"),
+        ("llama.rope.scaling.type", text("other"), "\"other\" is not supported"),
         ("llama.attention.scale", Value::F64(f64::INFINITY), "scale is not a positive number"),
         ("llama.attention.scale", Value::F64(1e30), "attention.scale is not between 1e-6 and 1e6"),
     ] {

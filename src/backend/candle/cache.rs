@@ -105,7 +105,13 @@ impl Cache {
 
     /// `softmax(q k) v` of each row over its own sequence: `q` is `[rows, heads, head_dim]`, the
     /// result `[rows, heads * head_dim]`.
-    pub(super) fn attend(&self, q: &Tensor, spans: &[Span], about: &Attention) -> Result<Tensor> {
+    pub(super) fn attend(
+        &self,
+        q: &Tensor,
+        spans: &[Span],
+        about: &Attention,
+        sinks: Option<&Tensor>,
+    ) -> Result<Tensor> {
         let mut out = Vec::new();
         for span in spans {
             let most = (MAX_SCORES / (self.heads * (span.start + span.rows))).max(1);
@@ -113,13 +119,20 @@ impl Cache {
                 let rows = most.min(span.rows - skip);
                 let start = span.start + skip;
                 let from = about.window.map_or(0, |w| (start + 1).saturating_sub(w));
-                out.push(self.attend_piece(q, &Piece { span, skip, rows, from }, about)?);
+                let piece = Piece { span, skip, rows, from };
+                out.push(self.attend_piece(q, &piece, about, sinks)?);
             }
         }
         Tensor::cat(&out, 0)
     }
 
-    fn attend_piece(&self, q: &Tensor, piece: &Piece<'_>, about: &Attention) -> Result<Tensor> {
+    fn attend_piece(
+        &self,
+        q: &Tensor,
+        piece: &Piece<'_>,
+        about: &Attention,
+        sinks: Option<&Tensor>,
+    ) -> Result<Tensor> {
         let (keys, values) = &self.layers[about.layer];
         let (k, v) = (self.gather(keys, piece)?, self.gather(values, piece)?);
         let q = q.narrow(0, piece.span.first_row + piece.skip, piece.rows)?;
@@ -137,7 +150,16 @@ impl Cache {
                 build_additive_causal_mask(piece.rows, offset, window, &self.device, DType::F32)?;
             scores = scores.broadcast_add(&mask)?;
         }
-        let out = ops::softmax_last_dim(&scores)?.matmul(&v)?;
+        let weights = match sinks {
+            None => ops::softmax_last_dim(&scores)?,
+            Some(sinks) => {
+                let sinks = sinks.reshape((1, self.heads, 1, 1))?;
+                let sinks = sinks.broadcast_as((1, self.heads, piece.rows, 1))?.contiguous()?;
+                let all = ops::softmax_last_dim(&Tensor::cat(&[&scores, &sinks], 3)?)?;
+                all.narrow(3, 0, piece.keys())?.contiguous()?
+            }
+        };
+        let out = weights.matmul(&v)?;
         out.squeeze(0)?.transpose(0, 1)?.contiguous()?.flatten_from(1)
     }
 

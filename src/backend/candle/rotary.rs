@@ -27,7 +27,8 @@ impl Rotary {
             .collect();
         let shape = (self.positions.len(), 1, rope.inv_freq.len());
         let angles = Tensor::from_vec(angles, shape, device)?;
-        let (cos, sin) = (angles.cos()?, angles.sin()?);
+        let grown = |x: Tensor| x.affine(rope.magnitude.into(), 0.0);
+        let (cos, sin) = (grown(angles.cos()?)?, grown(angles.sin()?)?);
         self.tables.push((rope.clone(), cos.clone(), sin.clone()));
         Ok((cos, sin))
     }

@@ -5,24 +5,26 @@ use std::io::{Read, Seek, SeekFrom};
 
 use candle_core::quantized::{GgmlDType, QMatMul, QStorage, QTensor};
 use candle_core::{Device, Module, Tensor};
+use half::f16;
 
-use crate::backend::{BackendError, BlockType, TensorSource};
+use crate::backend::{BackendError, BlockType, LinearSource, TensorSource};
 
 /// A matrix of several tensors of the file, stacked by rows. Neighbours of one block type are one
 /// matrix; others are multiplied one by one.
 pub struct Linear {
     parts: Vec<QMatMul>,
+    bias: Option<Tensor>,
 }
 
 impl Linear {
     /// `exact`: as f32, not in blocks.
     pub(super) fn load(
-        sources: &[TensorSource],
+        source: &LinearSource,
         device: &Device,
         exact: bool,
     ) -> Result<Self, BackendError> {
         let alike = |a: &TensorSource, b: &TensorSource| (a.kind, a.cols) == (b.kind, b.cols);
-        let parts = sources.chunk_by(alike).map(|group| {
+        let parts = source.weights.chunk_by(alike).map(|group| {
             let tensor = load(group, device)?;
             let matrix = if exact {
                 tensor.dequantize(device).map(QMatMul::Tensor)
@@ -31,16 +33,22 @@ impl Linear {
             };
             matrix.map_err(|e| unusable(&group[0], e))
         });
-        Ok(Self { parts: parts.collect::<Result<_, _>>()? })
+        let bias = match &source.bias[..] {
+            [] => None,
+            bias => Some(load_vector(bias, device)?),
+        };
+        Ok(Self { parts: parts.collect::<Result<_, _>>()?, bias })
     }
 
     /// `x` is `[m, cols]` and contiguous; the result `[m, rows]`.
     pub(super) fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        if let [one] = &self.parts[..] {
-            return one.forward(x);
-        }
-        let all = self.parts.iter().map(|p| p.forward(x)).collect::<Result<Vec<_>, _>>()?;
-        Tensor::cat(&all, 1)
+        let product = if let [one] = &self.parts[..] {
+            one.forward(x)?
+        } else {
+            let all = self.parts.iter().map(|p| p.forward(x)).collect::<Result<Vec<_>, _>>()?;
+            Tensor::cat(&all, 1)?
+        };
+        self.bias.as_ref().map_or(Ok(product.clone()), |bias| product.broadcast_add(bias))
     }
 
     /// The rows `ids`, as an embedding wants them.
@@ -81,6 +89,9 @@ fn load(group: &[TensorSource], device: &Device) -> Result<QTensor, BackendError
         rest = after;
     }
     let rows: usize = group.iter().map(|s| s.rows).sum();
+    if first.kind == BlockType::Mxfp4 {
+        bytes = bytes.as_chunks().0.iter().flat_map(eight_bits).collect();
+    }
     QStorage::from_data(bytes.into(), device, dtype(first.kind))
         .and_then(|storage| QTensor::new(storage, (rows, first.cols)))
         .map_err(|e| unusable(first, e))
@@ -92,6 +103,22 @@ fn read(source: &TensorSource, into: &mut [u8]) -> std::io::Result<()> {
     file.read_exact(into)
 }
 
+/// A block of `MXFP4` as one of `Q8_0`, which can hold it exactly; candle knows no `MXFP4`.
+fn eight_bits(block: &[u8; 17]) -> [u8; 34] {
+    // Halves of what a nibble stands for, which are whole numbers.
+    let number = |bits: u8| {
+        let magnitude = [0, 1, 2, 3, 4, 6, 8, 12][usize::from(bits & 7)];
+        if bits & 8 == 0 { magnitude } else { 0_u8.wrapping_sub(magnitude) }
+    };
+    let scale = f16::from_f32(2_f32.powi(i32::from(block[0]) - 128)).to_le_bytes();
+    std::array::from_fn(|i| match i {
+        0 | 1 => scale[i],
+        2..18 => number(block[i - 1] & 15),
+        _ => number(block[i - 17] >> 4),
+    })
+}
+
+/// What candle keeps it as.
 fn dtype(kind: BlockType) -> GgmlDType {
     match kind {
         BlockType::F32 => GgmlDType::F32,
@@ -101,7 +128,7 @@ fn dtype(kind: BlockType) -> GgmlDType {
         BlockType::Q4_1 => GgmlDType::Q4_1,
         BlockType::Q5_0 => GgmlDType::Q5_0,
         BlockType::Q5_1 => GgmlDType::Q5_1,
-        BlockType::Q8_0 => GgmlDType::Q8_0,
+        BlockType::Q8_0 | BlockType::Mxfp4 => GgmlDType::Q8_0,
         BlockType::Q4K => GgmlDType::Q4K,
         BlockType::Q5K => GgmlDType::Q5K,
         BlockType::Q6K => GgmlDType::Q6K,

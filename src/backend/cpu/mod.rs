@@ -10,6 +10,7 @@ pub(crate) mod act;
 mod attention;
 #[doc(hidden)]
 pub mod bench;
+mod experts;
 pub mod gemm;
 mod input;
 mod kv;
@@ -28,6 +29,7 @@ mod step;
 pub(crate) mod testing;
 pub(crate) mod vocab;
 
+use experts::Routed;
 use kv::KvCache;
 use ops::Ops;
 use plan::Plan;
@@ -38,8 +40,8 @@ use self::gemm::{Kernels, Tier};
 pub use self::pack::Packed;
 use self::pool::Pool;
 use crate::backend::{
-    Attention, Backend, BackendError, Batch, GatedMlp, LogitMap, Norm, Post, Reserve, Rope,
-    TensorSource,
+    Attention, Backend, BackendError, Batch, Experts, LinearSource, LogitMap, Mlp, Post, Pre,
+    QkNorm, Reserve, Rope, TensorSource,
 };
 use crate::config;
 
@@ -63,6 +65,7 @@ struct Machine {
     plan: Plan,
     kv: KvCache,
     registers: Registers,
+    routed: Routed,
     angles: Angles,
 }
 
@@ -125,19 +128,12 @@ impl Backend for CpuBackend {
         self.pool.threads()
     }
 
-    fn load_linear(&self, parts: &[TensorSource]) -> Result<Packed, BackendError> {
-        Packed::load(parts)
+    fn load_linear(&self, source: &LinearSource) -> Result<Packed, BackendError> {
+        Packed::load_with_bias(source)
     }
 
     fn load_vector(&self, parts: &[TensorSource]) -> Result<Vec<f32>, BackendError> {
-        let mut joined = Vec::new();
-        for part in parts {
-            let packed = Packed::load(std::slice::from_ref(part))?;
-            let mut values = vec![0.0; part.cols];
-            packed.dequant_row(0, &mut values);
-            joined.extend_from_slice(&values);
-        }
-        Ok(joined)
+        pack::load_vector(parts)
     }
 
     fn reserve(&mut self, plan: &Reserve) -> Result<(), BackendError> {
@@ -152,6 +148,7 @@ impl Backend for CpuBackend {
             plan: Plan::reserve(plan, threads),
             kv: KvCache::reserve(plan)?,
             registers: Registers::reserve(plan, threads)?,
+            routed: Routed::reserve(plan)?,
             angles: Angles::reserve(plan),
         });
         Ok(())
@@ -164,27 +161,27 @@ impl Backend for CpuBackend {
         Ok(())
     }
 
-    fn embed(&mut self, table: &Packed, scale: f32) -> Result<(), BackendError> {
+    fn embed(
+        &mut self,
+        table: &Packed,
+        scale: f32,
+        positions: Option<&Packed>,
+    ) -> Result<(), BackendError> {
         let (crew, machine) = self.machine()?;
-        machine.embed(crew, table, scale);
+        machine.embed(crew, table, scale, positions);
         Ok(())
     }
 
-    fn norm_qkv(
-        &mut self,
-        norm: Norm<'_, Vec<f32>>,
-        w: &Packed,
-        bias: Option<&Vec<f32>>,
-    ) -> Result<(), BackendError> {
+    fn norm_qkv(&mut self, pre: Pre<'_, Vec<f32>>, w: &Packed) -> Result<(), BackendError> {
         let (crew, machine) = self.machine()?;
-        machine.norm_qkv(crew, norm, w, bias.map(Vec::as_slice));
+        machine.norm_qkv(crew, pre, w);
         Ok(())
     }
 
     fn rope_write_kv(
         &mut self,
         layer: usize,
-        qk_norm: Option<(Norm<'_, Vec<f32>>, Norm<'_, Vec<f32>>)>,
+        qk_norm: Option<QkNorm<'_, Vec<f32>>>,
         rope: &Rope,
     ) -> Result<(), BackendError> {
         let (crew, machine) = self.machine()?;
@@ -192,9 +189,13 @@ impl Backend for CpuBackend {
         Ok(())
     }
 
-    fn attention(&mut self, attention: Attention) -> Result<(), BackendError> {
+    fn attention(
+        &mut self,
+        attention: Attention,
+        sinks: Option<&Vec<f32>>,
+    ) -> Result<(), BackendError> {
         let (crew, machine) = self.machine()?;
-        machine.attention(crew, attention);
+        machine.attention(crew, attention, sinks.map(Vec::as_slice));
         Ok(())
     }
 
@@ -204,9 +205,15 @@ impl Backend for CpuBackend {
         Ok(())
     }
 
-    fn gated_mlp_add(&mut self, mlp: GatedMlp<'_, Self>) -> Result<(), BackendError> {
+    fn mlp_add(&mut self, mlp: Mlp<'_, Self>) -> Result<(), BackendError> {
         let (crew, machine) = self.machine()?;
-        machine.gated_mlp_add(crew, &mlp);
+        machine.mlp_add(crew, &mlp);
+        Ok(())
+    }
+
+    fn experts_add(&mut self, experts: Experts<'_, Self>) -> Result<(), BackendError> {
+        let (crew, machine) = self.machine()?;
+        machine.experts_add(crew, &experts);
         Ok(())
     }
 
@@ -224,12 +231,12 @@ impl Backend for CpuBackend {
 
     fn logits(
         &mut self,
-        norm: Norm<'_, Vec<f32>>,
+        pre: Pre<'_, Vec<f32>>,
         head: &Packed,
         map: LogitMap,
     ) -> Result<&[f32], BackendError> {
         let (crew, machine) = self.machine()?;
-        Ok(machine.logits(crew, norm, head, map))
+        Ok(machine.logits(crew, pre, head, map))
     }
 
     fn recover(&mut self) {

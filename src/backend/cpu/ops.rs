@@ -18,14 +18,16 @@ use crate::backend::{Activation, Attention, BlockId, LogitMap, RopePairs};
 pub(super) struct Ops {
     /// `out = norm(x) * weight`
     pub(super) rms_norm: unsafe fn(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]),
+    /// `out = (x - mean(x)) / deviation(x) * weight + bias`, of x, weight, bias, epsilon and out.
+    pub(super) layer_norm: LayerNorm,
     /// `x += norm(y) * weight * times`
     pub(super) add_rms_norm:
         unsafe fn(x: &mut [f32], y: &[f32], weight: &[f32], eps: f32, times: f32),
     /// `x += y * scale`
     pub(super) add_scaled: unsafe fn(x: &mut [f32], y: &[f32], scale: f32),
     pub(super) map_logits: unsafe fn(logits: &mut [f32], map: LogitMap),
-    /// `out = act(gate) * up`
-    pub(super) gate: unsafe fn(gate_up: &[f32], activation: Activation, out: &mut [f32]),
+    /// What stands between the products of an MLP.
+    pub(super) activate: unsafe fn(gate_up: &[f32], activation: Activation, out: &mut [f32]),
     pub(super) f16: KvOps<f16>,
     pub(super) f32: KvOps<f32>,
 }
@@ -34,6 +36,7 @@ pub(super) struct Ops {
 pub(super) type Sight<'a, E> = (LayerView<'a, E>, Attention, Unit<'a>);
 /// A block, and a token's place in it.
 pub(super) type Place = (BlockId, usize);
+type LayerNorm = unsafe fn(&[f32], &[f32], &[f32], f32, &mut [f32]);
 type RopeWrite<E> = unsafe fn(&Heads<'_>, LayerView<'_, E>, Place, &mut [f32]);
 type Whole<E> = unsafe fn(LayerView<'_, E>, Attention, Unit<'_>, Rows, &mut [f32]);
 type OneSpan<E> = unsafe fn(Sight<'_, E>, Rows, usize, &mut [f32], &mut [f32]);
@@ -55,7 +58,7 @@ pub(super) struct Heads<'a> {
     /// Of this row's position, one a pair.
     pub(super) cos: &'a [f32],
     pub(super) sin: &'a [f32],
-    /// Weights of the norms of q and k, and their epsilon.
+    /// Weights of the norms of q and k, and their epsilon: of as many elements as a weight is long, a head or all.
     pub(super) norm: Option<(&'a [f32], &'a [f32], f32)>,
 }
 
@@ -69,16 +72,17 @@ unsafe fn rope_write<L: Lanes, E: Element>(
     let d = view.head_dim;
     let (q, kv) = row.split_at_mut(h.query * d);
     let (k, v) = kv.split_at_mut(h.key * d);
-    for head in q.chunks_exact_mut(d) {
-        if let Some((weight, _, eps)) = h.norm {
-            rows::rms_norm_in_place::<L>(head, weight, eps);
+    if let Some((q_weight, k_weight, eps)) = h.norm {
+        for (all, weight) in [(&mut *q, q_weight), (&mut *k, k_weight)] {
+            for part in all.chunks_exact_mut(weight.len()) {
+                rows::rms_norm_in_place::<L>(part, weight, eps);
+            }
         }
+    }
+    for head in q.chunks_exact_mut(d) {
         rows::rotate(head, h.pairs, h.cos, h.sin);
     }
     for (i, (k, v)) in k.chunks_exact_mut(d).zip(v.chunks_exact(d)).enumerate() {
-        if let Some((_, weight, eps)) = h.norm {
-            rows::rms_norm_in_place::<L>(k, weight, eps);
-        }
         rows::rotate(k, h.pairs, h.cos, h.sin);
         // SAFETY: both are d floats; rows of a step have slots of their own.
         unsafe { view.write::<L>(block, slot, i, k.as_ptr(), v.as_ptr()) };
@@ -157,6 +161,16 @@ macro_rules! tier {
                 rows::rms_norm::<$lanes>(x, weight, eps, out);
             }
             $(#[target_feature(enable = $features)])?
+            unsafe fn layer_norm(
+                x: &[f32],
+                weight: &[f32],
+                bias: &[f32],
+                eps: f32,
+                out: &mut [f32],
+            ) {
+                rows::layer_norm::<$lanes>(x, (weight, bias), eps, out);
+            }
+            $(#[target_feature(enable = $features)])?
             unsafe fn add_rms_norm(
                 x: &mut [f32],
                 y: &[f32],
@@ -175,15 +189,16 @@ macro_rules! tier {
                 rows::map_logits::<$lanes>(logits, map);
             }
             $(#[target_feature(enable = $features)])?
-            unsafe fn gate(gate_up: &[f32], activation: Activation, out: &mut [f32]) {
-                rows::gate::<$lanes>(gate_up, activation, out);
+            unsafe fn activate(gate_up: &[f32], activation: Activation, out: &mut [f32]) {
+                rows::activate::<$lanes>(gate_up, activation, out);
             }
             pub(super) const OPS: Ops = Ops {
                 rms_norm,
+                layer_norm,
                 add_rms_norm,
                 add_scaled,
                 map_logits,
-                gate,
+                activate,
                 f16: half_floats::OPS,
                 f32: floats::OPS,
             };

@@ -22,7 +22,7 @@ use half::f16;
 
 use super::quant::{self, GROUP, Group};
 use super::read::RowReader;
-use crate::backend::{BackendError, BlockType, TensorSource};
+use crate::backend::{BackendError, BlockType, LinearSource, TensorSource};
 
 /// Output rows in a panel.
 pub(crate) const PANEL: usize = 16;
@@ -105,6 +105,8 @@ pub(crate) struct Segment {
 #[derive(Debug)]
 pub struct Packed {
     pub(crate) segments: Vec<Segment>,
+    /// Added to each output; empty, or `rows` long.
+    bias: Vec<f32>,
     rows: usize,
     cols: usize,
 }
@@ -113,7 +115,8 @@ impl Packed {
     /// Reads `parts` (the same `cols` in all) from their files, a few panels at a time, and stacks them by rows.
     pub fn load(parts: &[TensorSource]) -> Result<Self, BackendError> {
         let cols = parts.first().map_or(0, |p| p.cols);
-        let mut packed = Self { segments: Vec::with_capacity(parts.len()), rows: 0, cols };
+        let segments = Vec::with_capacity(parts.len());
+        let mut packed = Self { segments, bias: Vec::new(), rows: 0, cols };
         for part in parts {
             if part.cols != cols || cols == 0 || part.rows == 0 {
                 return Err(BackendError::Tensor {
@@ -128,6 +131,24 @@ impl Packed {
             packed.rows += part.rows;
         }
         Ok(packed)
+    }
+
+    /// As [`Self::load`], with what is added to each output.
+    pub(super) fn load_with_bias(source: &LinearSource) -> Result<Self, BackendError> {
+        let mut packed = Self::load(&source.weights)?;
+        packed.bias = load_vector(&source.bias)?;
+        match source.bias.first() {
+            Some(bias) if packed.bias.len() != packed.rows => Err(BackendError::Tensor {
+                name: bias.name.clone(),
+                reason: format!("is {} long, of {} outputs", packed.bias.len(), packed.rows),
+            }),
+            _ => Ok(packed),
+        }
+    }
+
+    /// What is added to each output.
+    pub(super) fn bias(&self) -> Option<&[f32]> {
+        (!self.bias.is_empty()).then_some(&self.bias[..])
     }
 
     /// Outputs.
@@ -163,6 +184,18 @@ impl Packed {
             s.dequant_row(row - s.first_row, &mut out[..self.cols]);
         }
     }
+}
+
+/// Joins one-row tensors into one vector.
+pub(super) fn load_vector(parts: &[TensorSource]) -> Result<Vec<f32>, BackendError> {
+    let mut joined = Vec::new();
+    for part in parts {
+        let packed = Packed::load(std::slice::from_ref(part))?;
+        let mut values = vec![0.0; part.cols];
+        packed.dequant_row(0, &mut values);
+        joined.extend_from_slice(&values);
+    }
+    Ok(joined)
 }
 
 impl Segment {

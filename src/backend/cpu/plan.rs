@@ -128,7 +128,7 @@ impl Plan {
         let units = self.groups.len() * self.kv_heads;
         let (mut longest, mut total) = (0, 0);
         for group in 0..self.groups.len() {
-            let unit = self.unit(group, 0);
+            let unit = self.unit(group, 0, &[]);
             let work = unit.rows * spans(&unit, None).len();
             (longest, total) = (longest.max(work), total + work * self.kv_heads);
         }
@@ -138,7 +138,7 @@ impl Plan {
         let mut at = 0;
         for group in 0..self.groups.len() {
             for kv_head in 0..self.kv_heads {
-                let unit = self.unit(group, kv_head);
+                let unit = self.unit(group, kv_head, &[]);
                 let size = partial_floats(unit.rows * unit.group, self.head_dim);
                 let spans = spans(&unit, None);
                 let fits = at + size * spans.len() <= PARTIAL_FLOATS
@@ -159,16 +159,18 @@ impl Plan {
         }
     }
 
-    /// The unit of this group and kv head.
-    pub(super) fn unit(&self, group: usize, kv_head: usize) -> Unit<'_> {
+    /// The unit of this group and kv head; `sinks` are those of all heads, or none.
+    pub(super) fn unit<'a>(&'a self, group: usize, kv_head: usize, sinks: &'a [f32]) -> Unit<'a> {
         let g = &self.groups[group];
+        let heads = self.heads_in_group;
         let part = &self.parts[g.part];
         Unit {
             position: part.start + g.row - part.first_row,
             rows: g.rows,
             blocks: self.blocks_of(g.part),
             kv_head,
-            group: self.heads_in_group,
+            group: heads,
+            sinks: if sinks.is_empty() { sinks } else { &sinks[kv_head * heads..][..heads] },
         }
     }
 
@@ -200,7 +202,7 @@ impl Plan {
         let of = |c: &Cut| (c.group, c.kv_head);
         let first = self.cuts.partition_point(|c| of(c) < (group, kv_head));
         let last = self.cuts.partition_point(|c| of(c) <= (group, kv_head));
-        let u = self.unit(group, kv_head);
+        let u = self.unit(group, kv_head, &[]);
         let size = partial_floats(u.rows * u.group, self.head_dim);
         let at = self.cuts.get(first).map_or(0, |c| c.at);
         (group, kv_head, at..at + size * (last - first))
@@ -217,8 +219,17 @@ mod tests {
 
     /// Cuts of a step of `(rows, tokens before them)` on two threads with three kv heads.
     fn cuts(slices: &[(usize, usize)]) -> Vec<(usize, usize, usize)> {
-        let shape =
-            Shape { layers: 1, hidden: 64, heads: 9, kv_heads: 3, head_dim: 16, mlp: 64, vocab: 1 };
+        let shape = Shape {
+            layers: 1,
+            hidden: 64,
+            heads: 9,
+            kv_heads: 3,
+            head_dim: 16,
+            mlp: 64,
+            vocab: 1,
+            experts: 0,
+            experts_used: 0,
+        };
         let reserve = Reserve {
             shape,
             max_rows: 64,

@@ -38,7 +38,7 @@ pub(crate) fn format(kind: BlockType) -> Option<Format> {
         BlockType::Q4_1 | BlockType::Q4K => of(4, 0, true),
         BlockType::Q5_0 => of(5, 16, false),
         BlockType::Q5_1 | BlockType::Q5K => of(5, 0, true),
-        BlockType::Q8_0 => of(8, 128, false),
+        BlockType::Q8_0 | BlockType::Mxfp4 => of(8, 128, false),
         BlockType::Q6K => of(6, 32, false),
     }
 }
@@ -61,6 +61,21 @@ fn scale_and_min(scales: &[u8], i: usize) -> (u8, u8) {
         let min = scales[i + 4] >> 4 | scales[i] >> 6 << 4;
         (scale, min)
     }
+}
+
+/// Twice the four-bit floats of `MXFP4` by their bits: exact as bytes.
+const TWICE_FP4: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
+
+/// Half of a power of two that is stored as its exponent: what [`TWICE_FP4`] is multiplied by.
+fn half_power(exponent: u8) -> f32 {
+    (f32::from(exponent) - 128.0).exp2()
+}
+
+/// The group of an `MXFP4` block: an exponent, then nibbles.
+fn mxfp4_group(block: &[u8]) -> Group {
+    let bytes =
+        nibbles(&block[1..]).map(|bits| TWICE_FP4[usize::from(bits)].cast_unsigned() ^ 0x80);
+    Group { u: bytes, d: [half_power(block[0]); 2], m: 0.0 }
 }
 
 /// Groups of a row of `Q4_0`, `Q4_1`, `Q5_0`, `Q5_1` or `Q8_0` block bytes: one group a block.
@@ -121,6 +136,7 @@ pub(crate) fn for_each_group(kind: BlockType, bytes: &[u8], mut each: impl FnMut
             let group = match kind {
                 BlockType::Q4K | BlockType::Q5K => k_group(kind, block, i),
                 BlockType::Q6K => q6_group(block, i),
+                BlockType::Mxfp4 => mxfp4_group(block),
                 _ => plain_group(kind, block),
             };
             each(b * groups + i, &group);

@@ -16,6 +16,7 @@ pub(super) struct Angles {
 struct Kind {
     /// Of the rotation that the angles belong to; empty: of none.
     inv_freq: Vec<f32>,
+    magnitude: f32,
     /// `[rows][cos of all pairs, sin of all pairs]`
     table: Vec<f32>,
 }
@@ -25,6 +26,7 @@ struct Kind {
 pub(super) struct Rotation<'a> {
     table: Shared<f32>,
     pub(super) inv_freq: &'a [f32],
+    magnitude: f32,
     pub(super) is_new: bool,
 }
 
@@ -33,6 +35,7 @@ impl Angles {
         let pairs = plan.shape.head_dim / 2;
         let kind = || Kind {
             inv_freq: Vec::with_capacity(pairs),
+            magnitude: 1.0,
             table: vec![0.0; plan.max_rows * 2 * pairs],
         };
         Self { kinds: [kind(), kind()], next: 0 }
@@ -48,25 +51,28 @@ impl Angles {
 
     /// The angles of `rope`: the caller fills each row that it uses if they are new.
     pub(super) fn of(&mut self, rope: &Rope) -> Rotation<'_> {
-        let known = self.kinds.iter().position(|k| k.inv_freq == rope.inv_freq);
+        let is_of = |k: &Kind| k.inv_freq == rope.inv_freq && k.magnitude == rope.magnitude;
+        let known = self.kinds.iter().position(is_of);
         let at = known.unwrap_or_else(|| {
             let at = self.next;
             self.next = (at + 1) % KINDS;
             self.kinds[at].inv_freq.clear();
             self.kinds[at].inv_freq.extend_from_slice(&rope.inv_freq);
+            self.kinds[at].magnitude = rope.magnitude;
             at
         });
         let kind = &mut self.kinds[at];
         Rotation {
             table: Shared::new(&mut kind.table),
             inv_freq: &kind.inv_freq,
+            magnitude: kind.magnitude,
             is_new: known.is_none(),
         }
     }
 }
 
 impl Rotation<'_> {
-    /// Cosines and sines of a row at `position`, one each a pair.
+    /// Cosines and sines of a row at `position`, one each a pair, times what rotated elements grow by.
     ///
     /// # Safety
     /// No two threads ask for the same row at a time.
@@ -77,7 +83,8 @@ impl Rotation<'_> {
         let (cos, sin) = table.split_at_mut(pairs);
         if self.is_new {
             for ((c, s), f) in cos.iter_mut().zip(&mut *sin).zip(self.inv_freq) {
-                (*s, *c) = (position as f32 * f).sin_cos();
+                let (sin, cos) = (position as f32 * f).sin_cos();
+                (*s, *c) = (sin * self.magnitude, cos * self.magnitude);
             }
         }
         (cos, sin)

@@ -19,6 +19,37 @@ pub(super) fn rms_norm<L: Lanes>(x: &[f32], weight: &[f32], eps: f32, out: &mut 
     }
 }
 
+/// `out = (x - mean) / sqrt(mean((x - mean)^2) + eps) * weight + bias`, all of one length, a multiple of 16.
+#[inline(always)]
+pub(super) fn layer_norm<L: Lanes>(
+    x: &[f32],
+    (weight, bias): (&[f32], &[f32]),
+    eps: f32,
+    out: &mut [f32],
+) {
+    let n = x.len();
+    assert!(n.is_multiple_of(LANES) && weight.len() == n && bias.len() == n && out.len() == n);
+    let mut sum = L::splat(0.0);
+    for i in (0..n).step_by(LANES) {
+        // SAFETY: `i + 16 <= n`.
+        sum = sum.add(unsafe { L::load(x.as_ptr().add(i)) });
+    }
+    let mean = L::splat(sum.sum() / n as f32);
+    for i in (0..n).step_by(LANES) {
+        // SAFETY: `i + 16 <= n`, the length of both.
+        unsafe { L::load(x.as_ptr().add(i)).sub(mean).store(out.as_mut_ptr().add(i)) };
+    }
+    let scale = L::splat(rms_scale::<L>(out, eps));
+    for i in (0..n).step_by(LANES) {
+        // SAFETY: `i + 16 <= n`, the length of all three.
+        unsafe {
+            let y = L::load(out.as_ptr().add(i)).mul(scale);
+            let y = y.mul_add(L::load(weight.as_ptr().add(i)), L::load(bias.as_ptr().add(i)));
+            y.store(out.as_mut_ptr().add(i));
+        }
+    }
+}
+
 /// `x += norm(y) * times`
 #[inline(always)]
 pub(super) fn add_rms_norm<L: Lanes>(
@@ -122,33 +153,45 @@ pub(super) fn rotate(x: &mut [f32], pairs: RopePairs, cos: &[f32], sin: &[f32]) 
     }
 }
 
-/// `out = act(gate) * up`, where the row holds gate, then up.
+/// What stands between the products of an MLP: `out` of one activation, or of gate, then up.
 #[inline(always)]
-pub(super) fn gate<L: Lanes>(gate_up: &[f32], activation: Activation, out: &mut [f32]) {
+pub(super) fn activate<L: Lanes>(gate_up: &[f32], activation: Activation, out: &mut [f32]) {
     let n = out.len();
-    assert!(n.is_multiple_of(LANES) && gate_up.len() == 2 * n);
-    let (gate, up) = gate_up.split_at(n);
+    assert!(n.is_multiple_of(LANES) && gate_up.len() == activation.inputs() * n);
+    // The last n: all of them where there is no gate.
+    let (gate, up) = (&gate_up[..n], &gate_up[gate_up.len() - n..]);
     for i in (0..n).step_by(LANES) {
         // SAFETY: `i + 16 <= n`, the length of all three.
         unsafe {
-            let g = L::load(gate.as_ptr().add(i));
-            let y = activate(g, activation).mul(L::load(up.as_ptr().add(i)));
+            let (gate, up) = (L::load(gate.as_ptr().add(i)), L::load(up.as_ptr().add(i)));
+            let y = match activation {
+                Activation::SiluGate => gate.mul(sigmoid(gate)).mul(up),
+                Activation::GeluGate => gelu(gate).mul(up),
+                Activation::ClampedGate => clamped_gate(gate, up),
+                Activation::Gelu => gelu(up),
+            };
             y.store(out.as_mut_ptr().add(i));
         }
     }
 }
 
 #[inline(always)]
-fn activate<L: Lanes>(x: L, activation: Activation) -> L {
+fn gelu<L: Lanes>(x: L) -> L {
     /// `2 sqrt(2 / pi)`: `0.5 (1 + tanh u)` is `sigmoid(2 u)`.
     const TWICE_ROOT: f32 = 1.595_769;
-    match activation {
-        Activation::Silu => x.mul(sigmoid(x)),
-        Activation::GeluTanh => {
-            let cubic = x.mul(x).mul_add(L::splat(0.044_715), L::splat(1.0));
-            x.mul(sigmoid(x.mul(cubic).mul(L::splat(TWICE_ROOT))))
-        }
-    }
+    let cubic = x.mul(x).mul_add(L::splat(0.044_715), L::splat(1.0));
+    x.mul(sigmoid(x.mul(cubic).mul(L::splat(TWICE_ROOT))))
+}
+
+#[inline(always)]
+fn clamped_gate<L: Lanes>(gate: L, up: L) -> L {
+    /// As in gpt-oss; no file says otherwise.
+    const LIMIT: f32 = 7.0;
+    const SLOPE: f32 = 1.702;
+    // In this order a NaN stays one.
+    let gate = L::splat(LIMIT).min(gate);
+    let up = L::splat(LIMIT).min(L::splat(-LIMIT).max(up));
+    up.add(L::splat(1.0)).mul(gate.mul(sigmoid(gate.mul(L::splat(SLOPE)))))
 }
 
 /// `cap * tanh(x / cap)`
@@ -204,6 +247,18 @@ mod tests {
     }
 
     #[test]
+    fn layer_norms_take_the_mean_away() {
+        let (x, w, b) = (ramp(64), ramp(64), vec![0.5; 64]);
+        let of = |x: f32| f64::from(x);
+        let mean = x.iter().map(|&x| of(x)).sum::<f64>() / 64.0;
+        let variance = x.iter().map(|&x| (of(x) - mean).powi(2)).sum::<f64>() / 64.0;
+        let mut out = vec![0.0; 64];
+        layer_norm::<Portable>(&x, (&w, &b), 1e-3, &mut out);
+        let root = (variance + 1e-3).sqrt();
+        close(&out, x.iter().zip(&w).map(|(&x, &w)| (of(x) - mean) / root * of(w) + 0.5));
+    }
+
+    #[test]
     fn pairs_are_turned_and_the_rest_passes() {
         let (sin, cos): (Vec<f32>, Vec<f32>) = [0.3_f32, 1.2].iter().map(|a| a.sin_cos()).unzip();
         let turned = |a: f32, b: f32, i: usize| (a * cos[i] - b * sin[i], a * sin[i] + b * cos[i]);
@@ -218,16 +273,25 @@ mod tests {
     }
 
     #[test]
-    fn gates_are_what_their_names_say() {
-        let gate_up: Vec<f32> = ramp(64).into_iter().chain(vec![2.0; 64]).collect();
-        let mut out = vec![0.0; 64];
-        gate::<Portable>(&gate_up, Activation::Silu, &mut out);
-        let silu = |x: f64| x / (1.0 + (-x).exp());
-        close(&out, ramp(64).iter().map(|x| 2.0 * silu(f64::from(*x))));
-        gate::<Portable>(&gate_up, Activation::GeluTanh, &mut out);
+    fn activations_are_what_their_names_say() {
+        let (gate, up) = (ramp(64), ramp(64).into_iter().rev().map(|x| 3.0 * x));
+        let gate_up: Vec<f32> = gate.into_iter().chain(up).collect();
+        let silu = |x: f64, slope: f64| x / (1.0 + (-slope * x).exp());
         let root = (2.0 / std::f64::consts::PI).sqrt();
         let gelu = |x: f64| 0.5 * x * (1.0 + (root * (x + 0.044_715 * x.powi(3))).tanh());
-        close(&out, ramp(64).iter().map(|x| 2.0 * gelu(f64::from(*x))));
+        let check = |of: Activation, gate_up: &[f32], want: &dyn Fn(f64, f64) -> f64| {
+            let mut out = vec![0.0; 64];
+            activate::<Portable>(gate_up, of, &mut out);
+            let pairs = gate_up.iter().zip(&gate_up[gate_up.len() - 64..]).take(64);
+            close(&out, pairs.map(|(&gate, &up)| want(gate.into(), up.into())));
+        };
+        check(Activation::SiluGate, &gate_up, &|gate, up| silu(gate, 1.0) * up);
+        check(Activation::GeluGate, &gate_up, &|gate, up| gelu(gate) * up);
+        check(Activation::Gelu, &gate_up[..64], &|_, up| gelu(up));
+        let wide: Vec<f32> = gate_up.iter().map(|x| x * 7.0 / 1.5).collect();
+        check(Activation::ClampedGate, &wide, &|gate, up| {
+            silu(gate.min(7.0), 1.702) * (up.clamp(-7.0, 7.0) + 1.0)
+        });
         let capped = soft_cap(<Portable>::splat(7.0), 5.0).to_array();
         close(&capped, std::iter::repeat_n(5.0 * (1.4_f64).tanh(), 16));
     }

@@ -3,22 +3,24 @@
 use super::gemm::{Input, Output};
 use super::input::Precision;
 use super::kv::Element;
-use super::ops::{Heads, KvOps};
+use super::ops::{Heads, KvOps, Ops};
 use super::pack::Packed;
 use super::plan::Plan;
 use super::registers::{Shared, qkv_width};
 use super::{CpuBackend, Crew, Machine, attention};
-use crate::backend::{Attention, GatedMlp, KvDtype, LogitMap, Norm, Post, Rope};
+use crate::backend::{
+    Activation, Attention, KvDtype, LogitMap, Mlp, MlpWeights, Post, Pre, QkNorm, Rope,
+};
 
 /// Elements of work that are worth waking another thread for.
 const WORTH_SHARING: usize = 1 << 13;
 
-type VectorNorm<'a> = Norm<'a, Vec<f32>>;
+pub(super) type VectorPre<'a> = Pre<'a, Vec<f32>>;
 
 impl Crew<'_> {
     /// Calls `one(row, worker)` for all rows, on the pool if there is work for more than one thread.
     /// `width` is about how many elements a row's work touches.
-    fn rows(&mut self, rows: usize, width: usize, one: impl Fn(usize, usize) + Sync) {
+    pub(super) fn rows(&mut self, rows: usize, width: usize, one: impl Fn(usize, usize) + Sync) {
         if rows * width < WORTH_SHARING || rows == 1 {
             for row in 0..rows {
                 one(row, 0);
@@ -29,70 +31,85 @@ impl Crew<'_> {
     }
 
     /// `out = input w`, or `out += input w`; rows of `out` are `stride` apart.
-    fn multiply(&mut self, w: &Packed, input: &Input<'_>, mut output: Output<'_>) {
+    pub(super) fn multiply(&mut self, w: &Packed, input: &Input<'_>, mut output: Output<'_>) {
         self.kernels.gemm(self.pool, w, input, &mut output);
     }
 }
 
+/// What a product reads of a row of the stream.
+///
+/// # Safety
+/// The processor has the tier; `out` and the weights are as long as `x`.
+pub(super) unsafe fn prepare(tier: &Ops, pre: VectorPre<'_>, x: &[f32], out: &mut [f32]) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match pre {
+            Pre::Nothing => out.copy_from_slice(x),
+            Pre::Rms(norm) => (tier.rms_norm)(x, norm.weight, norm.eps, out),
+            Pre::Layer(norm, bias) => (tier.layer_norm)(x, norm.weight, bias, norm.eps, out),
+        }
+    }
+}
+
 impl Machine {
-    /// `x = table[token] * scale`
-    pub(super) fn embed(&mut self, mut crew: Crew<'_>, table: &Packed, scale: f32) {
+    /// `x = table[token] * scale (+ positions[position])`
+    pub(super) fn embed(
+        &mut self,
+        mut crew: Crew<'_>,
+        table: &Packed,
+        scale: f32,
+        positions: Option<&Packed>,
+    ) {
         let hidden = self.registers.shape.hidden;
+        let scratch = self.registers.scratch();
         let x = Shared::new(&mut self.registers.x);
-        let tokens = &self.plan.tokens;
-        crew.rows(tokens.len(), hidden, |row, _| {
-            // SAFETY: one call a row.
-            let x = unsafe { x.row(row, hidden) };
-            table.dequant_row(tokens[row] as usize, x);
-            for x in x {
+        let plan = &self.plan;
+        crew.rows(plan.rows(), hidden, |row, worker| {
+            // SAFETY: scratch by worker, one call a row.
+            let (x, place) = unsafe { (x.row(row, hidden), &mut scratch.of(worker)[..hidden]) };
+            table.dequant_row(plan.tokens[row] as usize, x);
+            for x in &mut *x {
                 *x *= scale;
+            }
+            if let Some(positions) = positions {
+                positions.dequant_row(plan.position(row), place);
+                x.iter_mut().zip(place).for_each(|(x, place)| *x += *place);
             }
         });
     }
 
-    pub(super) fn norm_qkv(
-        &mut self,
-        mut crew: Crew<'_>,
-        norm: VectorNorm<'_>,
-        w: &Packed,
-        bias: Option<&[f32]>,
-    ) {
+    pub(super) fn norm_qkv(&mut self, mut crew: Crew<'_>, pre: VectorPre<'_>, w: &Packed) {
         let width = qkv_width(&self.registers.shape);
         let rows = self.plan.rows();
-        self.norm_input(&mut crew, norm, (w, Precision::TwoTerms), bias);
+        self.prepare_input(&mut crew, pre, (w, Precision::TwoTerms));
         let r = &mut self.registers;
         crew.multiply(
             w,
             &r.input.rows(rows),
-            Output { out: &mut r.qkv, stride: width, add: bias.is_some() },
+            Output { out: &mut r.qkv, stride: width, add: false },
         );
     }
 
-    /// Norms and quantises every row of the stream as the next product's input; where there is a
-    /// bias, lays it out for the product to be added to.
-    fn norm_input(
+    /// Norms and quantises every row of the stream as the next product's input.
+    fn prepare_input(
         &mut self,
         crew: &mut Crew<'_>,
-        norm: VectorNorm<'_>,
+        pre: VectorPre<'_>,
         (w, precision): (&Packed, Precision),
-        bias: Option<&[f32]>,
     ) {
         let rows = self.plan.rows();
         let r = &mut self.registers;
         let hidden = r.shape.hidden;
         let scratch = r.scratch();
-        let (x, qkv) = (&r.x, Shared::new(&mut r.qkv));
+        let x = &r.x;
         let input = r.input.begin(crew.kernels, w, rows, precision);
         let tier = crew.ops;
         crew.rows(rows, hidden, |row, worker| {
             // SAFETY: scratch by worker, one call a row, lengths as reserved, a tier that exists.
             unsafe {
                 let normed = &mut scratch.of(worker)[..hidden];
-                (tier.rms_norm)(&x[row * hidden..][..hidden], norm.weight, norm.eps, normed);
+                prepare(tier, pre, &x[row * hidden..][..hidden], normed);
                 input.fill(row, normed);
-                if let Some(bias) = bias {
-                    qkv.row(row, bias.len()).copy_from_slice(bias);
-                }
             }
         });
     }
@@ -101,7 +118,7 @@ impl Machine {
         &mut self,
         crew: Crew<'_>,
         layer: usize,
-        qk_norm: Option<(VectorNorm<'_>, VectorNorm<'_>)>,
+        qk_norm: Option<QkNorm<'_, Vec<f32>>>,
         rope: &Rope,
     ) {
         let ops = crew.ops;
@@ -116,7 +133,7 @@ impl Machine {
         mut crew: Crew<'_>,
         ops: &KvOps<E>,
         layer: usize,
-        qk_norm: Option<(VectorNorm<'_>, VectorNorm<'_>)>,
+        qk_norm: Option<QkNorm<'_, Vec<f32>>>,
         rope: &Rope,
     ) {
         let s = self.registers.shape;
@@ -138,11 +155,17 @@ impl Machine {
         });
     }
 
-    pub(super) fn attention(&mut self, mut crew: Crew<'_>, attention: Attention) {
+    pub(super) fn attention(
+        &mut self,
+        mut crew: Crew<'_>,
+        attention: Attention,
+        sinks: Option<&[f32]>,
+    ) {
         let ops = crew.ops;
+        let sinks = sinks.unwrap_or_default();
         match self.kv.dtype() {
-            KvDtype::F16 => self.attention_as(&mut crew, &ops.f16, attention),
-            KvDtype::F32 => self.attention_as(&mut crew, &ops.f32, attention),
+            KvDtype::F16 => self.attention_as(&mut crew, &ops.f16, attention, sinks),
+            KvDtype::F32 => self.attention_as(&mut crew, &ops.f32, attention, sinks),
         }
     }
 
@@ -151,6 +174,7 @@ impl Machine {
         crew: &mut Crew<'_>,
         ops: &KvOps<E>,
         attention: Attention,
+        sinks: &[f32],
     ) {
         let s = self.registers.shape;
         // SAFETY: the caller chose `E` by the cache's type.
@@ -165,7 +189,7 @@ impl Machine {
                 // rows and heads of their own.
                 unsafe {
                     let rows = place.rows(plan, group, kv_head);
-                    let unit = plan.unit(group, kv_head);
+                    let unit = plan.unit(group, kv_head, sinks);
                     (ops.whole)(view, attention, unit, rows, scratch.of(worker));
                 }
             });
@@ -174,7 +198,7 @@ impl Machine {
         let partials = Shared::new(&mut self.registers.partials);
         crew.pool.run(plan.cuts.len(), &|cut, worker| {
             let cut = plan.cuts[cut];
-            let unit = plan.unit(cut.group, cut.kv_head);
+            let unit = plan.unit(cut.group, cut.kv_head, sinks);
             let size = attention::partial_floats(unit.rows * unit.group, s.head_dim);
             // SAFETY: as above; every cut has a partial result of its own.
             unsafe {
@@ -190,7 +214,7 @@ impl Machine {
             unsafe {
                 let rows = place.rows(plan, group, kv_head);
                 let partials = partials.slice(range.start, range.len());
-                let unit = plan.unit(group, kv_head);
+                let unit = plan.unit(group, kv_head, sinks);
                 (ops.join)(unit, s.head_dim, partials, rows, scratch.of(worker));
             }
         });
@@ -227,6 +251,14 @@ impl Machine {
             &r.input.rows(rows),
             Output { out: &mut r.delta, stride: hidden, add: false },
         );
+        self.delta_add(crew, post);
+    }
+
+    /// `x += post(delta)`
+    pub(super) fn delta_add(&mut self, mut crew: Crew<'_>, post: Post<'_, Vec<f32>>) {
+        let rows = self.plan.rows();
+        let r = &mut self.registers;
+        let hidden = r.shape.hidden;
         let (x, delta) = (Shared::new(&mut r.x), &r.delta);
         let tier = crew.ops;
         crew.rows(rows, hidden, |row, _| {
@@ -241,35 +273,47 @@ impl Machine {
         });
     }
 
-    pub(super) fn gated_mlp_add(&mut self, mut crew: Crew<'_>, mlp: &GatedMlp<'_, CpuBackend>) {
+    pub(super) fn mlp_add(&mut self, mut crew: Crew<'_>, mlp: &Mlp<'_, CpuBackend>) {
         let rows = self.plan.rows();
-        self.norm_input(&mut crew, mlp.norm, (mlp.gate_up, Precision::OneTerm), None);
+        self.prepare_input(&mut crew, mlp.pre, (&mlp.weights.up, Precision::OneTerm));
+        self.activate(&mut crew, mlp.weights, mlp.activation, rows);
+        self.product_add(crew, &mlp.weights.down, mlp.post);
+    }
+
+    /// From the input of an MLP's first product to that of its second one, for `rows` rows.
+    pub(super) fn activate(
+        &mut self,
+        crew: &mut Crew<'_>,
+        weights: &MlpWeights<Packed>,
+        activation: Activation,
+        rows: usize,
+    ) {
         let r = &mut self.registers;
-        let width = r.shape.mlp;
+        let width = weights.down.cols();
+        let wide = activation.inputs() * width;
         crew.multiply(
-            mlp.gate_up,
+            &weights.up,
             &r.input.rows(rows),
-            Output { out: &mut r.gate_up, stride: 2 * width, add: false },
+            Output { out: &mut r.gate_up, stride: wide, add: false },
         );
         let scratch = r.scratch();
         let gate_up = &r.gate_up;
-        let input = r.input.begin(crew.kernels, mlp.down, rows, Precision::OneTerm);
+        let input = r.input.begin(crew.kernels, &weights.down, rows, Precision::OneTerm);
         let tier = crew.ops;
         crew.rows(rows, 4 * width, |row, worker| {
             // SAFETY: scratch by worker, one call a row, a tier that exists.
             unsafe {
-                let gated = &mut scratch.of(worker)[..width];
-                (tier.gate)(&gate_up[row * 2 * width..][..2 * width], mlp.activation, gated);
-                input.fill(row, gated);
+                let active = &mut scratch.of(worker)[..width];
+                (tier.activate)(&gate_up[row * wide..][..wide], activation, active);
+                input.fill(row, active);
             }
         });
-        self.product_add(crew, mlp.down, mlp.post);
     }
 
     pub(super) fn logits(
         &mut self,
         mut crew: Crew<'_>,
-        norm: VectorNorm<'_>,
+        pre: VectorPre<'_>,
         head: &Packed,
         map: LogitMap,
     ) -> &[f32] {
@@ -285,7 +329,7 @@ impl Machine {
             unsafe {
                 let normed = &mut scratch.of(worker)[..hidden];
                 let x = &x[wanted[i] * hidden..][..hidden];
-                (tier.rms_norm)(x, norm.weight, norm.eps, normed);
+                prepare(tier, pre, x, normed);
                 input.fill(i, normed);
             }
         });
@@ -332,7 +376,7 @@ impl Places {
 
     /// Pointers for one unit, whose rows lie inside the registers.
     fn rows(&self, plan: &Plan, group: usize, kv_head: usize) -> attention::Rows {
-        let (first, rows) = (plan.groups[group].row, plan.unit(group, kv_head).rows);
+        let (first, rows) = (plan.groups[group].row, plan.unit(group, kv_head, &[]).rows);
         let column = kv_head * self.group_width;
         let spread = |width: usize| (rows - 1) * width + self.group_width;
         let (q, out) = (first * self.qkv_width + column, first * self.out_width + column);

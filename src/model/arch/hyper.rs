@@ -1,20 +1,30 @@
 //! Hyperparameters of a file, each within bounds that keep every later product far from overflow.
 
-use super::{Family, Refused};
-use crate::backend::{Rope, Shape};
+use super::{Family, Refused, Unsaid};
+use crate::backend::Shape;
 use crate::model::load::gguf::{Metadata, Value};
 
 const MAX_LAYERS: usize = 1 << 10;
 const MAX_WIDTH: usize = 1 << 20;
 const MAX_HEADS: usize = 1 << 10;
-const MAX_HEAD_DIM: usize = 1 << 10;
+pub(super) const MAX_HEAD_DIM: usize = 1 << 10;
 const MAX_VOCAB: usize = 1 << 22;
 const MAX_CONTEXT: usize = 1 << 24;
+const MAX_EXPERTS: usize = 1 << 10;
 /// What a model multiplies or caps its values by. Those of models lie between 0.007 and 64; far beyond them
 /// every product becomes infinite, or nothing.
 const FACTORS: std::ops::RangeInclusive<f32> = 1e-6..=1e6;
 /// Quantised blocks and activations are 32 wide.
 const WIDTH_UNIT: usize = 32;
+
+/// Sizes of a model, and of its experts.
+#[derive(Clone, Copy)]
+pub(super) struct Sizes {
+    pub(super) shape: Shape,
+    /// Width of each expert; 0 where there are none.
+    pub(super) expert: usize,
+    pub(super) shared_expert: Option<usize>,
+}
 
 /// Reads `<architecture>.<key>`.
 pub(super) struct Hyper<'a> {
@@ -27,16 +37,16 @@ impl<'a> Hyper<'a> {
         Self { metadata, prefix }
     }
 
-    fn value(&self, key: &str) -> Option<&'a Value> {
+    pub(super) fn value(&self, key: &str) -> Option<&'a Value> {
         self.metadata.values.get(&format!("{}.{key}", self.prefix))
     }
 
-    fn refused(&self, key: &str, reason: &str) -> Refused {
+    pub(super) fn refused(&self, key: &str, reason: &str) -> Refused {
         Refused(format!("{}.{key} {reason}", self.prefix))
     }
 
     /// An integer in `1..=max`, if the key is there.
-    fn count_if_any(&self, key: &str, max: usize) -> Result<Option<usize>, Refused> {
+    pub(super) fn count_if_any(&self, key: &str, max: usize) -> Result<Option<usize>, Refused> {
         let number = match self.value(key) {
             None => return Ok(None),
             Some(Value::U64(n)) => usize::try_from(*n).ok(),
@@ -74,11 +84,12 @@ impl<'a> Hyper<'a> {
     }
 
     /// Sizes of the model, whose vocabulary is as large as the embedding is high.
-    pub(super) fn shape(&self, vocab: usize) -> Result<Shape, Refused> {
+    pub(super) fn sizes(&self, family: &Family, vocab: usize) -> Result<Sizes, Refused> {
         let heads = self.count("attention.head_count", MAX_HEADS)?;
         let kv_heads = self.count_if_any("attention.head_count_kv", MAX_HEADS)?.unwrap_or(heads);
         let hidden = self.count("embedding_length", MAX_WIDTH)?;
-        let mlp = self.count("feed_forward_length", MAX_WIDTH)?;
+        let (experts, experts_used) = self.experts(family)?;
+        let (mlp, expert, shared_expert) = self.widths(family, experts > 0)?;
         let layers = self.count("block_count", MAX_LAYERS)?;
         if !heads.is_multiple_of(kv_heads) {
             return Err(self.refused(
@@ -86,16 +97,59 @@ impl<'a> Hyper<'a> {
                 &format!("({heads}) is not a multiple of head_count_kv ({kv_heads})"),
             ));
         }
-        for (key, width) in [("embedding_length", hidden), ("feed_forward_length", mlp)] {
-            if !width.is_multiple_of(WIDTH_UNIT) {
-                return Err(self.refused(key, &format!("({width}) is not a multiple of 32")));
-            }
-        }
+        self.check_width("embedding_length", hidden)?;
         if vocab == 0 || vocab > MAX_VOCAB {
             return Err(Refused(format!("tensor token_embd.weight has {vocab} rows")));
         }
         let head_dim = self.head_dim(hidden, heads)?;
-        Ok(Shape { layers, hidden, heads, kv_heads, head_dim, mlp, vocab })
+        let shape =
+            Shape { layers, hidden, heads, kv_heads, head_dim, mlp, vocab, experts, experts_used };
+        Ok(Sizes { shape, expert, shared_expert })
+    }
+
+    /// How many experts a layer has, and how many compute a row.
+    fn experts(&self, family: &Family) -> Result<(usize, usize), Refused> {
+        let Some(about) = &family.experts else { return Ok((0, 0)) };
+        let (all, few) = ("expert_count", "expert_used_count");
+        // Converters write a zero for models without.
+        let is_zero = matches!(self.value(all), Some(Value::U64(0)));
+        if about.optional && (is_zero || self.value(all).is_none()) {
+            return Ok((0, 0));
+        }
+        let (count, used) = (self.count(all, MAX_EXPERTS)?, self.count(few, MAX_EXPERTS)?);
+        if used > count {
+            return Err(self.refused(few, &format!("({used}) is above expert_count ({count})")));
+        }
+        Ok((count, used))
+    }
+
+    /// Widths of the widest MLP, of an expert, and of the shared one.
+    fn widths(
+        &self,
+        family: &Family,
+        has_experts: bool,
+    ) -> Result<(usize, usize, Option<usize>), Refused> {
+        let width = |key: &str, fallback: &str| {
+            let key = if self.value(key).is_some() { key } else { fallback };
+            let width = self.count(key, MAX_WIDTH)?;
+            self.check_width(key, width).map(|()| width)
+        };
+        let plain = "feed_forward_length";
+        if !has_experts {
+            return Ok((width(plain, plain)?, 0, None));
+        }
+        let expert = width("expert_feed_forward_length", plain)?;
+        let has_shared = family.experts.as_ref().is_some_and(|experts| experts.shared);
+        let shared =
+            has_shared.then(|| width("expert_shared_feed_forward_length", plain)).transpose()?;
+        Ok((expert.max(shared.unwrap_or(0)), expert, shared))
+    }
+
+    fn check_width(&self, key: &str, width: usize) -> Result<(), Refused> {
+        if width.is_multiple_of(WIDTH_UNIT) {
+            return Ok(());
+        }
+        Err(self.refused(key, &format!("({width}) is not a multiple of 32")))
     }
 
     fn head_dim(&self, hidden: usize, heads: usize) -> Result<usize, Refused> {
@@ -119,8 +173,16 @@ impl<'a> Hyper<'a> {
         self.count("context_length", MAX_CONTEXT)
     }
 
-    pub(super) fn eps(&self) -> Result<f32, Refused> {
-        let key = "attention.layer_norm_rms_epsilon";
+    pub(super) fn context_if_any(&self, key: &str) -> Result<Option<usize>, Refused> {
+        self.count_if_any(key, MAX_CONTEXT)
+    }
+
+    pub(super) fn eps(&self, family: &Family) -> Result<f32, Refused> {
+        let key = if family.layer_norms {
+            "attention.layer_norm_epsilon"
+        } else {
+            "attention.layer_norm_rms_epsilon"
+        };
         self.positive_if_any(key)?.ok_or_else(|| self.refused(key, "is missing"))
     }
 
@@ -134,17 +196,30 @@ impl<'a> Hyper<'a> {
         Ok(1.0 / (d as f32).sqrt())
     }
 
-    /// The window of layer `index`, for families that have local layers and files that say how wide.
+    /// The window of layer `index`, for families that have local layers.
     pub(super) fn window(&self, family: &Family, index: usize) -> Result<Option<usize>, Refused> {
         let Some(local) = &family.local else { return Ok(None) };
-        let key = "attention.sliding_window_pattern";
-        let pattern = self.count_if_any(key, MAX_LAYERS)?.unwrap_or(local.pattern);
-        if (index + 1).is_multiple_of(pattern) {
-            return Ok(None);
+        if let Some(pattern) = local.pattern {
+            let key = "attention.sliding_window_pattern";
+            let pattern = self.count_if_any(key, MAX_LAYERS)?.unwrap_or(pattern);
+            if (index + 1).is_multiple_of(pattern) {
+                return Ok(None);
+            }
         }
         let key = "attention.sliding_window";
-        let window = self.count_if_any(key, MAX_CONTEXT)?.or(local.window);
-        window.map(Some).ok_or_else(|| self.refused(key, "is missing"))
+        // Where all layers are alike, converters write a zero for models without.
+        if local.pattern.is_none() && matches!(self.value(key), Some(Value::U64(0))) {
+            return Ok(None);
+        }
+        match (self.count_if_any(key, MAX_CONTEXT)?, &local.window) {
+            (Some(window), _) => Ok(Some(window)),
+            (None, Unsaid::Tokens(window)) => Ok(Some(*window)),
+            (None, Unsaid::None) => Ok(None),
+            (None, Unsaid::OfContext { context, tokens }) => {
+                Ok((self.context()? == *context).then_some(*tokens))
+            }
+            (None, Unsaid::Refused) => Err(self.refused(key, "is missing")),
+        }
     }
 
     /// The cap of that name, for families that know caps and files that have them.
@@ -156,56 +231,5 @@ impl<'a> Hyper<'a> {
     pub(super) fn scale(&self, family: &Family, key: &str) -> Result<f32, Refused> {
         let given = if family.scales { self.factor_if_any(key)? } else { None };
         Ok(given.unwrap_or(1.0))
-    }
-
-    /// Rotation of most layers, then that of the local ones, or none for those that know no positions,
-    /// where the family has such.
-    pub(super) fn ropes(&self, family: &Family, shape: &Shape) -> Result<Vec<Rope>, Refused> {
-        let dims =
-            self.count_if_any("rope.dimension_count", MAX_HEAD_DIM)?.unwrap_or(shape.head_dim);
-        if dims > shape.head_dim || !dims.is_multiple_of(2) {
-            return Err(self.refused("rope.dimension_count", &format!("({dims}) does not fit")));
-        }
-        let base = self.positive_if_any("rope.freq_base")?.unwrap_or(10_000.0);
-        let factor = self.rope_scaling()?;
-        let rope = |base: f32, factor: f32, dims: usize| Rope {
-            pairs: family.pairs,
-            dims,
-            inv_freq: (0..dims / 2)
-                .map(|i| 1.0 / (base.powf((2 * i) as f32 / dims as f32) * factor))
-                .collect(),
-        };
-        let mut ropes = vec![rope(base, factor, dims)];
-        if let Some(local) = &family.local {
-            // Scaling for long contexts touches the global layers only.
-            let own = self.positive_if_any("rope.freq_base_swa")?.or(local.rope_base);
-            let (base, factor) = own.map_or((base, factor), |own| (own, 1.0));
-            ropes.push(rope(base, factor, dims));
-        }
-        if family.no_rope_every.is_some() {
-            ropes.push(rope(base, factor, 0));
-        }
-        // Powers and quotients of finite numbers need not be finite.
-        if ropes.iter().flat_map(|rope| &rope.inv_freq).any(|f| !f.is_finite()) {
-            return Err(self.refused("rope.freq_base", "gives frequencies that are not finite"));
-        }
-        Ok(ropes)
-    }
-
-    /// What positions are divided by: linear scaling or none; others are refused by name.
-    fn rope_scaling(&self) -> Result<f32, Refused> {
-        let key = "rope.scaling.type";
-        match self.value(key) {
-            None => Ok(self.positive_if_any("rope.scale_linear")?.unwrap_or(1.0)),
-            Some(Value::String(kind)) if kind == "none" => Ok(1.0),
-            Some(Value::String(kind)) if kind == "linear" => {
-                Ok(self.positive_if_any("rope.scaling.factor")?.unwrap_or(1.0))
-            }
-            Some(Value::String(kind)) => {
-                let shown: String = kind.chars().take(32).collect();
-                Err(self.refused(key, &format!("{shown:?} is not supported")))
-            }
-            Some(_) => Err(self.refused(key, "is not a string")),
-        }
     }
 }

@@ -2,32 +2,48 @@
 //! [`describe`] joins that with the hyperparameters and tensors of one file, all of them checked.
 
 mod gemma;
+mod gpt2;
+mod gpt_oss;
 mod granite;
 mod hyper;
+mod layer;
 mod llama;
+mod olmo2;
+mod phi3;
 mod qwen;
+mod rope;
 mod smollm3;
+mod starcoder2;
 mod tensors;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
 
-use crate::backend::{Activation, LogitMap, Rope, RopePairs, Shape, TensorSource};
+use crate::backend::{
+    Activation, LinearSource, LogitMap, Rope, RopePairs, Routing, Shape, TensorSource,
+};
 use crate::model::load::gguf::{Metadata, Value};
 use hyper::Hyper;
 use tensors::Tensors;
 
 /// All architectures that [`describe`] knows.
-const FAMILIES: [&Family; 8] = [
+const FAMILIES: [&Family; 15] = [
     &llama::LLAMA,
     &qwen::QWEN2,
+    &qwen::QWEN2_MOE,
     &qwen::QWEN3,
+    &qwen::QWEN3_MOE,
     &gemma::GEMMA,
     &gemma::GEMMA2,
     &gemma::GEMMA3,
+    &phi3::PHI3,
     &smollm3::SMOLLM3,
+    &olmo2::OLMO2,
     &granite::GRANITE,
+    &starcoder2::STARCODER2,
+    &gpt2::GPT2,
+    &gpt_oss::GPT_OSS,
 ];
 
 /// How an architecture departs from the plain pre-norm decoder with grouped queries and a gated MLP.
@@ -37,19 +53,32 @@ struct Family {
     name: &'static str,
     pairs: RopePairs,
     biases: Biases,
-    /// Norms of q and k by head, before the rotation.
-    qk_norm: bool,
+    /// Norms of the stream are `LayerNorm`, with biases, instead of RMS norms.
+    layer_norms: bool,
+    /// Norms of what attention and MLP read of the stream.
+    pre_norms: bool,
     /// Norms of what attention and MLP add to the residual stream.
     post_norms: bool,
+    /// What the norm is called that the MLP's input goes through.
+    mlp_norm: &'static str,
+    /// Norms of q and k, before the rotation.
+    qk_norm: QkNorm,
+    /// One score more in each head's softmax.
+    sinks: bool,
     activation: Activation,
+    /// Gate and up are one tensor.
+    fused_gate: bool,
+    experts: Option<Experts>,
     embed_scale: EmbedScale,
+    /// A vector is added for each position.
+    learned_positions: bool,
     /// Caps of scores and logits, where the file says how high.
     soft_caps: bool,
     /// Number of layers of a model whose attention is scaled by hidden size over heads instead of the
     /// head's own size: the largest of a family, which nothing else in its file tells.
     odd_scale_layers: Option<usize>,
     local: Option<Local>,
-    /// Every so-manieth layer knows no positions.
+    /// Every so-manieth layer is not told of positions by a rotation.
     no_rope_every: Option<usize>,
     /// What blocks add and logits are multiplied by numbers of the file.
     scales: bool,
@@ -60,10 +89,17 @@ const PLAIN: Family = Family {
     name: "",
     pairs: RopePairs::Halves,
     biases: Biases::None,
-    qk_norm: false,
+    layer_norms: false,
+    pre_norms: true,
     post_norms: false,
-    activation: Activation::Silu,
+    mlp_norm: "ffn_norm",
+    qk_norm: QkNorm::None,
+    sinks: false,
+    activation: Activation::SiluGate,
+    fused_gate: false,
+    experts: None,
     embed_scale: EmbedScale::One,
+    learned_positions: false,
     soft_caps: false,
     odd_scale_layers: None,
     local: None,
@@ -71,12 +107,34 @@ const PLAIN: Family = Family {
     scales: false,
 };
 
-/// Whether q, k and v have biases.
-#[derive(PartialEq, Eq)]
+/// Which products have biases.
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Biases {
     None,
+    /// Those for which the file has them.
     Optional,
-    Required,
+    /// That of q, k and v.
+    Qkv,
+    /// All but the head.
+    All,
+}
+
+/// What q and k are normed over.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum QkNorm {
+    None,
+    EachHead,
+    AllHeads,
+}
+
+/// MLPs of which each row goes through a few.
+struct Experts {
+    /// The same architecture has models with one MLP a layer.
+    optional: bool,
+    /// The weights of the chosen ones sum to one.
+    sums_to_one: bool,
+    /// One more that all rows go through.
+    shared: bool,
 }
 
 /// What the embedding is multiplied by.
@@ -88,15 +146,27 @@ enum EmbedScale {
     Given,
 }
 
-/// Layers with a sliding window among global ones.
+/// Layers with a sliding window, perhaps among global ones.
 struct Local {
-    /// Every `pattern`-th layer is global, unless the file says otherwise.
-    pattern: usize,
+    /// Every `pattern`-th layer is global, unless the file says otherwise; `None`: no layer is.
+    pattern: Option<usize>,
     /// Base of the rotation of the local layers, unless the file says otherwise; none: that of the
     /// others.
     rope_base: Option<f32>,
-    /// The window, where a file need not say.
-    window: Option<usize>,
+    window: Unsaid,
+}
+
+/// The window, where a file does not say how wide it is.
+enum Unsaid {
+    Refused,
+    /// There is none.
+    None,
+    Tokens(usize),
+    /// So many tokens in models of such a context; none in others.
+    OfContext {
+        context: usize,
+        tokens: usize,
+    },
 }
 
 /// Why a model was refused: one line naming the key or tensor.
@@ -112,7 +182,7 @@ pub struct Description {
     pub shape: Shape,
     /// Longest sequence, in tokens, that the model was trained for.
     pub context: usize,
-    /// Epsilon of every RMS norm.
+    /// Epsilon of every norm.
     pub eps: f32,
     pub embed_scale: f32,
     /// Multiplies q·k.
@@ -124,14 +194,45 @@ pub struct Description {
     pub activation: Activation,
     /// Rotations that layers refer to by index.
     pub ropes: Vec<Rope>,
-    /// `dims / 2` divisors of the frequencies of `ropes[0]`, for files that carry them (Llama 3).
-    pub rope_factors: Option<TensorSource>,
+    /// Divisors of the frequencies of `ropes[0]`, for files that carry them.
+    pub rope_factors: Option<RopeFactors>,
+    /// How experts are chosen, where layers have them.
+    pub routing: Option<Routing>,
     /// `vocab x hidden`.
     pub embedding: TensorSource,
+    /// `context x hidden`: added to the embedding, where a model learned its positions.
+    pub positions: Option<TensorSource>,
     /// `vocab x hidden`; absent where the embedding serves as the head too.
     pub head: Option<TensorSource>,
-    pub final_norm: TensorSource,
+    pub final_norm: NormSource,
     pub layers: Vec<LayerDescription>,
+}
+
+/// `dims / 2` divisors of frequencies.
+#[derive(Debug, Clone)]
+pub enum RopeFactors {
+    /// Llama 3.
+    Always(TensorSource),
+    /// `LongRoPE`: the long ones serve contexts that are longer than the `original` one.
+    ByContext { original: usize, short: TensorSource, long: TensorSource },
+}
+
+impl RopeFactors {
+    /// Those of a server whose sequences have up to `context` tokens.
+    pub fn of(&self, context: usize) -> &TensorSource {
+        match self {
+            Self::Always(all) => all,
+            Self::ByContext { original, long, .. } if context > *original => long,
+            Self::ByContext { short, .. } => short,
+        }
+    }
+}
+
+/// An RMS norm, or with a bias a `LayerNorm`.
+#[derive(Debug, Clone)]
+pub struct NormSource {
+    pub weight: TensorSource,
+    pub bias: Option<TensorSource>,
 }
 
 /// Tensors and particulars of one layer.
@@ -140,16 +241,34 @@ pub struct LayerDescription {
     /// Index into [`Description::ropes`].
     pub rope: usize,
     pub window: Option<usize>,
-    pub attention_norm: TensorSource,
-    pub qkv: [TensorSource; 3],
-    pub qkv_bias: Option<[TensorSource; 3]>,
+    pub attention_norm: Option<NormSource>,
+    pub qkv: LinearSource,
     pub qk_norm: Option<[TensorSource; 2]>,
-    pub output: TensorSource,
+    pub sinks: Option<TensorSource>,
+    pub output: LinearSource,
     pub post_attention_norm: Option<TensorSource>,
-    pub mlp_norm: TensorSource,
-    pub gate_up: [TensorSource; 2],
-    pub down: TensorSource,
+    pub mlp_norm: Option<NormSource>,
+    pub mlp: MlpDescription,
     pub post_mlp_norm: Option<TensorSource>,
+}
+
+/// The MLP of a layer, or several.
+#[derive(Debug, Clone)]
+pub enum MlpDescription {
+    One(MlpSource),
+    Experts {
+        router: LinearSource,
+        experts: Vec<MlpSource>,
+        /// The gate of one that all rows go through, and that one.
+        shared: Option<(LinearSource, MlpSource)>,
+    },
+}
+
+#[derive(Debug, Clone)]
+pub struct MlpSource {
+    /// Gate and up, stacked, where there is a gate.
+    pub up: LinearSource,
+    pub down: LinearSource,
 }
 
 /// Describes the model that `metadata` and `tensors` hold. `unusable` are further tensors of the file,
@@ -168,19 +287,22 @@ pub fn describe(
     let hyper = Hyper::new(metadata, family.name);
     let mut tensors = Tensors::new(tensors, unusable);
     let embedding = tensors.matrix_of_any_height("token_embd.weight")?;
-    let shape = hyper.shape(embedding.rows)?;
+    let sizes = hyper.sizes(family, embedding.rows)?;
+    let shape = sizes.shape;
     if embedding.cols != shape.hidden {
-        return Err(tensors::mis_shaped(&embedding, embedding.rows, shape.hidden));
+        return Err(tensors::mis_shaped(&embedding, (1, embedding.rows, shape.hidden)));
     }
     let ropes = hyper.ropes(family, &shape)?;
-    let rope_factors = tensors.optional_vector("rope_freqs.weight", ropes[0].inv_freq.len())?;
-    let layers = (0..shape.layers)
-        .map(|i| layer(family, &hyper, &shape, &mut tensors, i))
-        .collect::<Result<Vec<_>, _>>()?;
+    let rope_factors = rope::factors(&hyper, &mut tensors, ropes[0].inv_freq.len())?;
+    let context = hyper.context()?;
+    let mut reader =
+        layer::Reader { family, hyper: &hyper, sizes, ropes: ropes.len(), tensors: &mut tensors };
+    let layers = (0..shape.layers).map(|i| reader.layer(i)).collect::<Result<Vec<_>, _>>()?;
+    let final_norm = reader.norm("output_norm")?;
     let description = Description {
         architecture: family.name,
-        context: hyper.context()?,
-        eps: hyper.eps()?,
+        context,
+        eps: hyper.eps(family)?,
         embed_scale: match family.embed_scale {
             EmbedScale::One => 1.0,
             EmbedScale::RootHidden => (shape.hidden as f32).sqrt(),
@@ -196,8 +318,17 @@ pub fn describe(
         activation: family.activation,
         ropes,
         rope_factors,
+        routing: family
+            .experts
+            .as_ref()
+            .filter(|_| shape.experts > 0)
+            .map(|experts| Routing { used: shape.experts_used, sums_to_one: experts.sums_to_one }),
+        positions: family
+            .learned_positions
+            .then(|| tensors.matrix("position_embd.weight", context, shape.hidden))
+            .transpose()?,
         head: tensors.optional_matrix("output.weight", shape.vocab, shape.hidden)?,
-        final_norm: tensors.vector("output_norm.weight", shape.hidden)?,
+        final_norm,
         embedding,
         layers,
         shape,
@@ -218,71 +349,4 @@ fn family(metadata: &Metadata) -> Result<&'static Family, Refused> {
             known.join(", ")
         ))
     })
-}
-
-fn layer(
-    family: &Family,
-    hyper: &Hyper<'_>,
-    shape: &Shape,
-    tensors: &mut Tensors<'_>,
-    index: usize,
-) -> Result<LayerDescription, Refused> {
-    let window = hyper.window(family, index)?;
-    let (h, mlp) = (shape.hidden, shape.mlp);
-    let (q, kv) = (shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim);
-    let name = |part: &str| format!("blk.{index}.{part}");
-    let post = |tensors: &mut Tensors<'_>, part: &str| {
-        family.post_norms.then(|| tensors.vector(&name(part), h)).transpose()
-    };
-    let knows_no_positions = family.no_rope_every.is_some_and(|n| (index + 1).is_multiple_of(n));
-    Ok(LayerDescription {
-        rope: usize::from(window.is_some() || knows_no_positions),
-        window,
-        attention_norm: tensors.vector(&name("attn_norm.weight"), h)?,
-        qkv: [
-            tensors.matrix(&name("attn_q.weight"), q, h)?,
-            tensors.matrix(&name("attn_k.weight"), kv, h)?,
-            tensors.matrix(&name("attn_v.weight"), kv, h)?,
-        ],
-        qkv_bias: qkv_bias(&family.biases, tensors, &name, q, kv)?,
-        qk_norm: if family.qk_norm {
-            Some([
-                tensors.vector(&name("attn_q_norm.weight"), shape.head_dim)?,
-                tensors.vector(&name("attn_k_norm.weight"), shape.head_dim)?,
-            ])
-        } else {
-            None
-        },
-        output: tensors.matrix(&name("attn_output.weight"), h, q)?,
-        post_attention_norm: post(tensors, "post_attention_norm.weight")?,
-        mlp_norm: tensors.vector(&name("ffn_norm.weight"), h)?,
-        gate_up: [
-            tensors.matrix(&name("ffn_gate.weight"), mlp, h)?,
-            tensors.matrix(&name("ffn_up.weight"), mlp, h)?,
-        ],
-        down: tensors.matrix(&name("ffn_down.weight"), h, mlp)?,
-        post_mlp_norm: post(tensors, "post_ffw_norm.weight")?,
-    })
-}
-
-fn qkv_bias(
-    biases: &Biases,
-    tensors: &mut Tensors<'_>,
-    name: &dyn Fn(&str) -> String,
-    q: usize,
-    kv: usize,
-) -> Result<Option<[TensorSource; 3]>, Refused> {
-    let wanted = match biases {
-        Biases::None => false,
-        Biases::Optional => tensors.has(&name("attn_q.bias")),
-        Biases::Required => true,
-    };
-    if !wanted {
-        return Ok(None);
-    }
-    Ok(Some([
-        tensors.vector(&name("attn_q.bias"), q)?,
-        tensors.vector(&name("attn_k.bias"), kv)?,
-        tensors.vector(&name("attn_v.bias"), kv)?,
-    ]))
 }

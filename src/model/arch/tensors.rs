@@ -8,7 +8,7 @@ use crate::model::load::gguf::shown;
 
 /// Parts of a layer that some architecture computes with (`LLM_TENSOR_NAMES` of llama.cpp). A file
 /// that has one of them for which its own architecture has no use would be computed wrongly.
-const LAYER_PARTS: [&str; 36] = [
+const LAYER_PARTS: [&str; 41] = [
     "attn_norm_2.weight",
     "attn_q.bias",
     "attn_k.bias",
@@ -34,9 +34,14 @@ const LAYER_PARTS: [&str; 36] = [
     "ffn_up.bias",
     "ffn_down.bias",
     "ffn_gate_inp.weight",
+    "ffn_gate_inp.bias",
+    "ffn_gate_inp_shexp.weight",
     "ffn_gate_exps.weight",
     "ffn_up_exps.weight",
     "ffn_down_exps.weight",
+    "ffn_gate_exps.bias",
+    "ffn_up_exps.bias",
+    "ffn_down_exps.bias",
     "ffn_gate_shexp.weight",
     "ffn_up_shexp.weight",
     "ffn_down_shexp.weight",
@@ -65,12 +70,25 @@ pub(super) struct Tensors<'a> {
     used: BTreeSet<&'a str>,
 }
 
+/// Matrices, rows and columns.
+type Dims = (usize, usize, usize);
+
 /// A tensor with another shape than the hyperparameters say.
-pub(super) fn mis_shaped(source: &TensorSource, rows: usize, cols: usize) -> Refused {
+pub(super) fn mis_shaped(source: &TensorSource, wanted: Dims) -> Refused {
+    let text = |(matrices, rows, cols): Dims| match matrices {
+        1 => format!("{rows} x {cols}"),
+        _ => format!("{matrices} x {rows} x {cols}"),
+    };
     Refused(format!(
-        "tensor {} is {} x {}, the hyperparameters say {rows} x {cols}",
-        source.name, source.rows, source.cols
+        "tensor {} is {}, the hyperparameters say {}",
+        source.name,
+        text(dims(source)),
+        text(wanted)
     ))
+}
+
+fn dims(source: &TensorSource) -> Dims {
+    (source.matrices, source.rows, source.cols)
 }
 
 impl<'a> Tensors<'a> {
@@ -86,14 +104,30 @@ impl<'a> Tensors<'a> {
         self.all.contains_key(name) || self.unusable.contains_key(name)
     }
 
-    /// The embedding: its height is what tells the vocabulary's size.
-    pub(super) fn matrix_of_any_height(&mut self, name: &str) -> Result<TensorSource, Refused> {
+    /// Whatever its shape is.
+    fn any(&mut self, name: &str) -> Result<TensorSource, Refused> {
         let (name, source) = self.all.get_key_value(name).ok_or_else(|| {
             let reason = self.unusable.get(name).map_or("is missing", String::as_str);
             Refused(format!("tensor {name} {reason}"))
         })?;
         self.used.insert(name);
         Ok(source.clone())
+    }
+
+    /// The embedding: its height is what tells the vocabulary's size.
+    pub(super) fn matrix_of_any_height(&mut self, name: &str) -> Result<TensorSource, Refused> {
+        let source = self.any(name)?;
+        if source.matrices == 1 {
+            Ok(source)
+        } else {
+            Err(mis_shaped(&source, (1, source.rows, source.cols)))
+        }
+    }
+
+    /// Several matrices of one shape.
+    pub(super) fn stack(&mut self, name: &str, wanted: Dims) -> Result<TensorSource, Refused> {
+        let source = self.any(name)?;
+        if dims(&source) == wanted { Ok(source) } else { Err(mis_shaped(&source, wanted)) }
     }
 
     /// A matrix of `rows` outputs and `cols` inputs.
@@ -103,12 +137,7 @@ impl<'a> Tensors<'a> {
         rows: usize,
         cols: usize,
     ) -> Result<TensorSource, Refused> {
-        let source = self.matrix_of_any_height(name)?;
-        if (source.rows, source.cols) == (rows, cols) {
-            Ok(source)
-        } else {
-            Err(mis_shaped(&source, rows, cols))
-        }
+        self.stack(name, (1, rows, cols))
     }
 
     pub(super) fn optional_matrix(

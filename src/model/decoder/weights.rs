@@ -4,31 +4,51 @@ use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use crate::backend::{Backend, BackendError, TensorSource};
-use crate::model::arch::{Description, LayerDescription};
+use crate::backend::{
+    Backend, BackendError, ExpertWeights, MlpWeights, Norm, Pre, SharedExpert, TensorSource,
+};
+use crate::model::arch::{Description, LayerDescription, MlpDescription, MlpSource, NormSource};
 
 /// What a step multiplies with.
 pub(super) struct Weights<B: Backend> {
     pub(super) embedding: B::Linear,
+    pub(super) positions: Option<B::Linear>,
     /// `None`: the embedding is the head.
     pub(super) head: Option<B::Linear>,
-    pub(super) final_norm: B::Vector,
+    pub(super) final_norm: NormWeights<B>,
     pub(super) layers: Vec<Layer<B>>,
+}
+
+/// An RMS norm, or with a bias a `LayerNorm`.
+pub(super) struct NormWeights<B: Backend> {
+    weight: B::Vector,
+    bias: Option<B::Vector>,
+}
+
+impl<B: Backend> NormWeights<B> {
+    pub(super) fn pre(&self, eps: f32) -> Pre<'_, B::Vector> {
+        let norm = Norm { weight: &self.weight, eps };
+        self.bias.as_ref().map_or(Pre::Rms(norm), |bias| Pre::Layer(norm, bias))
+    }
 }
 
 pub(super) struct Layer<B: Backend> {
     pub(super) rope: usize,
     pub(super) window: Option<usize>,
-    pub(super) attention_norm: B::Vector,
+    pub(super) attention_norm: Option<NormWeights<B>>,
     pub(super) qkv: B::Linear,
-    pub(super) qkv_bias: Option<B::Vector>,
     pub(super) qk_norm: Option<[B::Vector; 2]>,
+    pub(super) sinks: Option<B::Vector>,
     pub(super) output: B::Linear,
     pub(super) post_attention_norm: Option<B::Vector>,
-    pub(super) mlp_norm: B::Vector,
-    pub(super) gate_up: B::Linear,
-    pub(super) down: B::Linear,
+    pub(super) mlp_norm: Option<NormWeights<B>>,
+    pub(super) mlp: LayerMlp<B>,
     pub(super) post_mlp_norm: Option<B::Vector>,
+}
+
+pub(super) enum LayerMlp<B: Backend> {
+    One(MlpWeights<B::Linear>),
+    Experts(ExpertWeights<B::Linear>),
 }
 
 /// Loads all of them. One thread begins with the embedding, often the largest by far, while the others
@@ -51,45 +71,79 @@ pub(super) fn load<B: Backend>(
         let others: Vec<_> =
             (1..backend.loading_threads()).map(|_| scope.spawn(some_layers)).collect();
         let embedding = load_one(backend, &d.embedding)?;
+        let positions = d.positions.as_ref().map(|p| load_one(backend, p)).transpose()?;
         let head = d.head.as_ref().map(|h| load_one(backend, h)).transpose()?;
-        let final_norm = load_vector(backend, &d.final_norm)?;
+        let final_norm = load_norm(backend, &d.final_norm)?;
         let mut layers = some_layers()?;
         for other in others {
             layers.append(&mut other.join().unwrap_or_else(|panic| resume_unwind(panic))?);
         }
         layers.sort_by_key(|(index, _)| *index);
         let layers = layers.into_iter().map(|(_, layer)| layer).collect();
-        Ok(Weights { embedding, head, final_norm, layers })
+        Ok(Weights { embedding, positions, head, final_norm, layers })
     })
 }
 
 fn load_one<B: Backend>(backend: &B, source: &TensorSource) -> Result<B::Linear, BackendError> {
-    backend.load_linear(std::slice::from_ref(source))
+    backend.load_linear(&source.clone().into())
 }
 
 fn load_vector<B: Backend>(backend: &B, source: &TensorSource) -> Result<B::Vector, BackendError> {
     backend.load_vector(std::slice::from_ref(source))
 }
 
+fn load_norm<B: Backend>(backend: &B, source: &NormSource) -> Result<NormWeights<B>, BackendError> {
+    Ok(NormWeights {
+        weight: load_vector(backend, &source.weight)?,
+        bias: source.bias.as_ref().map(|bias| load_vector(backend, bias)).transpose()?,
+    })
+}
+
 fn load_layer<B: Backend>(backend: &B, layer: &LayerDescription) -> Result<Layer<B>, BackendError> {
-    let optional = |source: &Option<TensorSource>| {
+    let vector = |source: &Option<TensorSource>| {
         source.as_ref().map(|s| load_vector(backend, s)).transpose()
     };
+    let norm =
+        |source: &Option<NormSource>| source.as_ref().map(|s| load_norm(backend, s)).transpose();
     Ok(Layer {
         rope: layer.rope,
         window: layer.window,
-        attention_norm: load_vector(backend, &layer.attention_norm)?,
+        attention_norm: norm(&layer.attention_norm)?,
         qkv: backend.load_linear(&layer.qkv)?,
-        qkv_bias: layer.qkv_bias.as_ref().map(|b| backend.load_vector(b)).transpose()?,
         qk_norm: match &layer.qk_norm {
             Some([q, k]) => Some([load_vector(backend, q)?, load_vector(backend, k)?]),
             None => None,
         },
-        output: load_one(backend, &layer.output)?,
-        post_attention_norm: optional(&layer.post_attention_norm)?,
-        mlp_norm: load_vector(backend, &layer.mlp_norm)?,
-        gate_up: backend.load_linear(&layer.gate_up)?,
-        down: load_one(backend, &layer.down)?,
-        post_mlp_norm: optional(&layer.post_mlp_norm)?,
+        sinks: vector(&layer.sinks)?,
+        output: backend.load_linear(&layer.output)?,
+        post_attention_norm: vector(&layer.post_attention_norm)?,
+        mlp_norm: norm(&layer.mlp_norm)?,
+        mlp: load_mlps(backend, &layer.mlp)?,
+        post_mlp_norm: vector(&layer.post_mlp_norm)?,
+    })
+}
+
+fn load_mlps<B: Backend>(
+    backend: &B,
+    source: &MlpDescription,
+) -> Result<LayerMlp<B>, BackendError> {
+    let one = |source: &MlpSource| {
+        Ok(MlpWeights {
+            up: backend.load_linear(&source.up)?,
+            down: backend.load_linear(&source.down)?,
+        })
+    };
+    Ok(match source {
+        MlpDescription::One(source) => LayerMlp::One(one(source)?),
+        MlpDescription::Experts { router, experts, shared } => LayerMlp::Experts(ExpertWeights {
+            router: backend.load_linear(router)?,
+            experts: experts.iter().map(one).collect::<Result<_, _>>()?,
+            shared: match shared {
+                Some((gate, mlp)) => {
+                    Some(SharedExpert { gate: backend.load_linear(gate)?, mlp: one(mlp)? })
+                }
+                None => None,
+            },
+        }),
     })
 }

@@ -11,6 +11,7 @@ mod tests;
 
 use super::kv::{Element, LayerView};
 use super::lanes::{LANES, Lanes, exp_down};
+use super::vocab::exp;
 use crate::backend::{Attention, BlockId};
 use span::Sight;
 
@@ -37,6 +38,8 @@ pub(super) struct Unit<'a> {
     pub(super) kv_head: usize,
     /// Query heads a kv head.
     pub(super) group: usize,
+    /// A further score of each of those heads, which has no value; empty: there are none.
+    pub(super) sinks: &'a [f32],
 }
 
 /// Where a unit's queries are and where its result goes: both at the first row and the first head of
@@ -274,12 +277,22 @@ fn merge_sums<L: Lanes>(
     }
 }
 
+/// What values that were weighted by `exp(score - max)` are multiplied by, where a sink takes its share.
+fn with_sink(sink: f32, max: f32, sum: f32) -> f32 {
+    let highest = if sink > max { sink } else { max };
+    let weight = exp(max - highest);
+    weight / (sum * weight + exp(sink - highest))
+}
+
 /// Divides by the sum of the weights and writes the rows.
 #[inline(always)]
 unsafe fn divide<L: Lanes>(unit: &Unit<'_>, total: &Partial<'_>, rows: Rows, d: usize) {
     for v in 0..unit.rows * unit.group {
         let (row, head) = (v / unit.group, v % unit.group);
-        let scale = L::splat(1.0 / total.sum[v]);
+        let scale = L::splat(match unit.sinks.get(head) {
+            Some(&sink) => with_sink(sink, total.max[v], total.sum[v]),
+            None => 1.0 / total.sum[v],
+        });
         for i in (0..d).step_by(LANES) {
             // SAFETY: the caller's promise.
             unsafe {

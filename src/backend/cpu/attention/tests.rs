@@ -28,6 +28,8 @@ struct Case {
     window: Option<usize>,
     softcap: Option<f32>,
     dtype: KvDtype,
+    /// Whether heads have sinks.
+    sinks: bool,
 }
 
 /// A filled cache, the queries of all tokens, and the blocks in a shuffled order.
@@ -49,6 +51,8 @@ impl World {
             head_dim: case.d,
             mlp: 32,
             vocab: 1,
+            experts: 0,
+            experts_used: 0,
         };
         let n = case.tokens.div_ceil(BLOCK_TOKENS);
         let plan = Reserve {
@@ -79,6 +83,12 @@ impl World {
             KvDtype::F16 => self.write::<f16>(&ops.f16),
             KvDtype::F32 => self.write::<f32>(&ops.f32),
         }
+    }
+
+    /// One a head, as strong as its scores.
+    fn sinks(&self) -> Vec<f32> {
+        let heads = if self.case.sinks { self.case.kv_heads * self.case.group } else { 0 };
+        noise(5, heads).iter().map(|x| 4.0 * x).collect()
     }
 
     fn width(&self) -> usize {
@@ -132,10 +142,13 @@ impl World {
         };
         // SAFETY: the type is the cache's.
         let view = unsafe { self.cache.layer::<E>(1) };
+        let all_sinks = self.sinks();
         for first in (from..to).step_by(size) {
             for kv_head in 0..kv_heads {
                 let rows = size.min(to - first);
-                let unit = Unit { position: first, rows, blocks: &self.blocks, kv_head, group };
+                let sinks = all_sinks.chunks(group).nth(kv_head).unwrap_or_default();
+                let blocks = &self.blocks;
+                let unit = Unit { position: first, rows, blocks, kv_head, group, sinks };
                 let place = Rows {
                     queries: &raw const self.qkv[first * self.width() + kv_head * group * d],
                     query_stride: self.width(),
@@ -187,7 +200,8 @@ impl World {
                     softcap.map_or(s, |c| f64::from(c) * (s / f64::from(c)).tanh()).exp()
                 })
                 .collect();
-            let sum: f64 = weights.iter().sum();
+            let sink = self.sinks().get(head).map_or(0.0, |&s| f64::from(s).exp());
+            let sum = weights.iter().sum::<f64>() + sink;
             for i in 0..d {
                 let x: f64 = seen.iter().zip(&weights).map(|(&t, w)| w * kept(at(t, v)[i])).sum();
                 out.push(x / sum);
@@ -211,8 +225,9 @@ fn cases() -> impl Strategy<Value = Case> {
         prop::option::of(prop::sample::select(vec![1, 16, 40, 256, 300])),
         prop::option::of(Just(3.0_f32)),
         prop::sample::select(vec![KvDtype::F16, KvDtype::F32]),
+        any::<bool>(),
     )
-        .prop_map(|(kv_heads, group, d, tokens, window, softcap, dtype)| Case {
+        .prop_map(|(kv_heads, group, d, tokens, window, softcap, dtype, sinks)| Case {
             kv_heads,
             group,
             d,
@@ -220,6 +235,7 @@ fn cases() -> impl Strategy<Value = Case> {
             window,
             softcap,
             dtype,
+            sinks,
         })
 }
 
@@ -258,6 +274,7 @@ fn a_window_sees_nothing_before_it_even_if_that_is_not_a_number() {
         window: Some(40),
         softcap: None,
         dtype: KvDtype::F32,
+        sinks: true,
     };
     for ops in tiers() {
         let mut world = World::new(case, 0, ops);
@@ -275,7 +292,16 @@ fn a_value_that_is_not_a_number_reaches_whoever_sees_it() {
     const TOKEN: usize = 37;
     let (kv_heads, group, d) = (2, 3, 16);
     for dtype in [KvDtype::F16, KvDtype::F32] {
-        let case = Case { kv_heads, group, d, tokens: 50, window: None, softcap: None, dtype };
+        let case = Case {
+            kv_heads,
+            group,
+            d,
+            tokens: 50,
+            window: None,
+            softcap: None,
+            dtype,
+            sinks: false,
+        };
         for ops in tiers() {
             let mut world = World::new(case, 0, ops);
             let first = TOKEN * world.width() + kv_heads * (group + 1) * d;
@@ -312,7 +338,8 @@ fn a_key_that_is_not_a_number_shows_in_all_that_see_it_and_in_nothing_else() {
     // The first, one inside a tile, the first and the last of a span.
     for token in [0, 37, 256, 511] {
         for (dtype, window) in [(KvDtype::F16, None), (KvDtype::F32, Some(30))] {
-            let case = Case { kv_heads, group, d, tokens: 520, window, softcap: None, dtype };
+            let case =
+                Case { kv_heads, group, d, tokens: 520, window, softcap: None, dtype, sinks: true };
             for ops in tiers() {
                 let mut world = World::new(case, 0, ops);
                 let key = token * world.width() + kv_heads * group * d;
@@ -337,7 +364,8 @@ fn a_query_that_is_not_a_number_spoils_its_own_head_and_row() {
     const ROW: usize = 300;
     let (kv_heads, group, d) = (2, 3, 16);
     for (dtype, softcap) in [(KvDtype::F16, None), (KvDtype::F32, Some(3.0))] {
-        let case = Case { kv_heads, group, d, tokens: 310, window: None, softcap, dtype };
+        let case =
+            Case { kv_heads, group, d, tokens: 310, window: None, softcap, dtype, sinks: true };
         for ops in tiers() {
             let mut world = World::new(case, 0, ops);
             let (before, width) = (world.attend(ops, (296, 306), 5, false), world.width());
@@ -357,8 +385,16 @@ fn a_query_that_is_not_a_number_spoils_its_own_head_and_row() {
 #[test]
 fn what_is_not_a_number_in_a_block_does_not_reach_the_sequence_that_has_it_next() {
     for (dtype, tokens) in [(KvDtype::F16, 37), (KvDtype::F32, 300), (KvDtype::F16, 16)] {
-        let case =
-            Case { kv_heads: 2, group: 3, d: 16, tokens, window: None, softcap: None, dtype };
+        let case = Case {
+            kv_heads: 2,
+            group: 3,
+            d: 16,
+            tokens,
+            window: None,
+            softcap: None,
+            dtype,
+            sinks: false,
+        };
         for ops in tiers() {
             let clean = World::new(case, 0, ops);
             let whole = Case { tokens: tokens.next_multiple_of(BLOCK_TOKENS), ..case };

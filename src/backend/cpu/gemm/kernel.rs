@@ -32,6 +32,8 @@ pub(super) struct Job {
     pub(super) out_stride: usize,
     /// The product is added to what `out` holds.
     pub(super) add: bool,
+    /// What is added to each output, as many as are valid; null: nothing.
+    pub(super) bias: *const f32,
     /// Outputs of this panel that exist: 16 but for the last one.
     pub(super) valid: usize,
 }
@@ -301,14 +303,16 @@ unsafe fn store<S: Simd, const M: usize>(job: &Job, row: usize, part: usize, acc
     for (r, acc) in acc.iter().enumerate() {
         // SAFETY: the caller's promise: `valid` outputs of each row are writable.
         unsafe {
-            let (row, add) = match row + r {
-                row if row < job.rows => (row, job.add),
+            let (row, add, bias) = match row + r {
+                row if row < job.rows => (row, job.add, job.bias),
                 // A further term of a row, whose first one is there already.
-                term => (term % job.rows, true),
+                term => (term % job.rows, true, std::ptr::null()),
             };
+            let bias = if bias.is_null() { bias } else { bias.add(part * S::LANES) };
             let out = job.out.add(row * job.out_stride + part * S::LANES);
             if job.valid >= (part + 1) * S::LANES {
-                let sum = if add { S::F::load(out).add(*acc) } else { *acc };
+                let sum = if bias.is_null() { *acc } else { S::F::load(bias).add(*acc) };
+                let sum = if add { S::F::load(out).add(sum) } else { sum };
                 sum.store(out);
             } else {
                 let mut all = [0.0; PANEL];
@@ -316,7 +320,8 @@ unsafe fn store<S: Simd, const M: usize>(job: &Job, row: usize, part: usize, acc
                 for (i, x) in all.iter().enumerate().take(job.valid.saturating_sub(part * S::LANES))
                 {
                     let out = out.add(i);
-                    *out = if add { *out + x } else { *x };
+                    let sum = if bias.is_null() { *x } else { *bias.add(i) + x };
+                    *out = if add { *out + sum } else { sum };
                 }
             }
         }

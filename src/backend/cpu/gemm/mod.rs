@@ -255,7 +255,7 @@ impl Kernels {
             let mut panel = unit;
             for segment in &w.segments {
                 if panel < segment.panels() {
-                    let job = job(segment, panel, w.cols(), input, &out);
+                    let job = job(segment, panel, w, input, &out);
                     // SAFETY: the processor has the tier; the asserts above bound every pointer of the job; panels write disjoint outputs.
                     unsafe { (self.kernel(segment.layout))(&job) }
                     return;
@@ -290,7 +290,7 @@ struct Place {
 // SAFETY: units write disjoint outputs.
 unsafe impl Sync for Place {}
 
-fn job(segment: &Segment, panel: usize, cols: usize, input: &Input<'_>, out: &Place) -> Job {
+fn job(segment: &Segment, panel: usize, w: &Packed, input: &Input<'_>, out: &Place) -> Job {
     let layout = segment.layout;
     let tile = panel * segment.tiles;
     let first = segment.first_row + panel * PANEL;
@@ -298,7 +298,7 @@ fn job(segment: &Segment, panel: usize, cols: usize, input: &Input<'_>, out: &Pl
         tiles: segment.tiles,
         lines: segment.lines[tile * layout.lines()..].as_ptr().cast(),
         scales: segment.scales[tile * layout.scale_sets()..].as_ptr().cast(),
-        cols,
+        cols: w.cols(),
         q: input.acts.q().as_ptr(),
         meta: input.acts.meta().as_ptr(),
         height: input.acts.height(),
@@ -309,6 +309,7 @@ fn job(segment: &Segment, panel: usize, cols: usize, input: &Input<'_>, out: &Pl
         out: out.start.wrapping_add(first),
         out_stride: out.stride,
         add: out.add,
+        bias: w.bias().map_or(std::ptr::null(), |bias| bias[first..].as_ptr()),
         valid: (segment.rows - panel * PANEL).min(PANEL),
     }
 }

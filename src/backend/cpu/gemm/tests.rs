@@ -1,6 +1,6 @@
 use super::super::quant::{self, GROUP};
 use super::*;
-use crate::backend::{BlockType, TensorSource};
+use crate::backend::{BlockType, LinearSource, TensorSource};
 use std::path::Path;
 
 /// A small generator: tests need the same numbers every time, not good ones.
@@ -38,6 +38,7 @@ fn random_tensor(kind: BlockType, rows: usize, cols: usize, seed: u64) -> Vec<u8
             BlockType::BF16 => bytes[at..].copy_from_slice(&half::bf16::from_f32(m).to_le_bytes()),
             BlockType::Q4_0 | BlockType::Q5_0 | BlockType::Q8_0 => scale(0, d),
             BlockType::Q6K => scale(208, d / 32.0),
+            BlockType::Mxfp4 => bytes[at] = 120 + bytes[at] % 4,
             BlockType::Q4K | BlockType::Q5K => {
                 scale(0, d / 32.0);
                 scale(2, m.abs() / 32.0);
@@ -52,7 +53,15 @@ fn random_tensor(kind: BlockType, rows: usize, cols: usize, seed: u64) -> Vec<u8
 }
 
 fn source(path: &Path, kind: BlockType, rows: usize, cols: usize, offset: u64) -> TensorSource {
-    TensorSource { name: format!("{kind:?}"), path: path.to_owned(), offset, kind, rows, cols }
+    TensorSource {
+        name: format!("{kind:?}"),
+        path: path.to_owned(),
+        offset,
+        kind,
+        matrices: 1,
+        rows,
+        cols,
+    }
 }
 
 /// A packed random tensor, and its exact rows.
@@ -233,13 +242,32 @@ fn what_cannot_be_read_is_an_error_that_names_the_tensor() {
     assert!(Packed::load(&[]).is_ok_and(|p| p.rows() == 0));
 }
 
+/// The same weights as those of [`packed`].
+fn with_bias(kind: BlockType, rows: usize, cols: usize, bias: &[f32]) -> Packed {
+    let weights = random_tensor(kind, rows, cols, rows as u64);
+    let bytes = bias.iter().flat_map(|x| x.to_le_bytes());
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), weights.iter().copied().chain(bytes).collect::<Vec<_>>()).unwrap();
+    let at = weights.len() as u64;
+    let weights = vec![source(file.path(), kind, rows, cols, 0)];
+    let long = LinearSource {
+        weights: weights.clone(),
+        bias: vec![source(file.path(), BlockType::F32, 1, bias.len() - 1, at)],
+    };
+    assert!(Packed::load_with_bias(&long).unwrap_err().to_string().contains("of 40 outputs"));
+    let bias = vec![source(file.path(), BlockType::F32, 1, bias.len(), at)];
+    Packed::load_with_bias(&LinearSource { weights, bias }).unwrap()
+}
+
 #[test]
-fn terms_and_what_was_there_are_added() {
+fn terms_biases_and_what_was_there_are_added() {
     for kernels in tiers() {
         for (kind, rows) in [(BlockType::Q4_1, 1), (BlockType::Q6K, 5), (BlockType::Q8_0, 11)] {
-            let (w, _) = packed(kind, 40, 256);
+            let (plain, _) = packed(kind, 40, 256);
             let x = activations(rows, 256);
-            let one = product(kernels, 1, &w, &x, rows);
+            let one = product(kernels, 1, &plain, &x, rows);
+            let bias: Vec<f32> = (0..40).map(|n| n as f32 * 0.37).collect();
+            let w = with_bias(kind, 40, 256, &bias);
             let mut acts = Acts::with_capacity(2 * rows, 256);
             let filling = acts.begin(2 * rows, 256);
             for (r, row) in x.chunks(256).enumerate() {
@@ -257,7 +285,8 @@ fn terms_and_what_was_there_are_added() {
                 &input,
                 &mut Output { out: &mut out, stride: 40, add: true },
             );
-            let expected: Vec<f32> = one.iter().map(|y| 1.0 + y + y).collect();
+            let sum = |(i, y): (usize, &f32)| 1.0 + (bias[i % 40] + y) + y;
+            let expected: Vec<f32> = one.iter().enumerate().map(sum).collect();
             assert_eq!(bits(&out), bits(&expected), "{kind:?}");
         }
     }

@@ -2,12 +2,13 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::{SMOLLM2, limits, open, score};
+use super::{SMOLLM2, described, limits, open, references, score};
+use crate::backend::cpu::CpuBackend;
 use crate::backend::cpu::testing::allocations;
 use crate::backend::{Batch, KvDtype, LogitRows, Slice};
 use crate::config::Kernels;
 use crate::model::Model;
-use crate::model::decoder::Limits;
+use crate::model::decoder::{Decoder, Limits};
 
 const TOKENS: [u32; 40] = [504; 40];
 
@@ -35,6 +36,22 @@ fn a_step_does_not_allocate() {
                 });
                 assert_eq!(count, 0, "{threads} threads, {} slices", slices.len());
             }
+        }
+    }
+}
+
+#[test]
+fn experts_do_not_allocate() {
+    for name in ["qwen2_moe", "gpt_oss-mxfp4"] {
+        let backend = CpuBackend::new(Some(2), Kernels::Auto).unwrap();
+        let limits = Limits { max_context: 256, ..limits(64, 8) };
+        let mut model =
+            Decoder::load(backend, &described(&references::file(name)), limits).unwrap();
+        let (tokens, blocks): (Vec<u32>, Vec<u32>) = ((0..40).collect(), (0..8).collect());
+        for slice in [slice(&tokens, 100, &blocks), slice(&tokens[..1], 140, &blocks)] {
+            let batch = Batch { slices: &[slice] };
+            let count = allocations(|| assert_eq!(model.forward(&batch).unwrap().data.len(), 288));
+            assert_eq!(count, 0, "{name}");
         }
     }
 }

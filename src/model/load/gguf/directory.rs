@@ -44,7 +44,7 @@ impl Entry {
     /// The tensor's place in the file, or why it cannot be used: a clause without its subject.
     pub(super) fn locate(&self, path: &Path, extent: &Extent) -> Result<TensorSource, String> {
         let kind = self.block_type()?;
-        let (rows, cols) = self.rows_and_cols()?;
+        let (matrices, rows, cols) = self.shape()?;
         let (block_len, block_bytes) = (kind.block_len() as u64, kind.block_bytes() as u64);
         if !cols.is_multiple_of(block_len) {
             return Err(format!(
@@ -55,42 +55,54 @@ impl Entry {
         if !self.offset.is_multiple_of(extent.alignment) {
             return Err(format!("is at offset {}, off its alignment", self.offset));
         }
-        let bytes = (cols / block_len).checked_mul(block_bytes).and_then(|b| b.checked_mul(rows));
+        let bytes = (cols / block_len)
+            .checked_mul(block_bytes)
+            .and_then(|b| b.checked_mul(rows))
+            .and_then(|b| b.checked_mul(matrices));
         let offset = extent.start.checked_add(self.offset);
         let end = offset.zip(bytes).and_then(|(offset, bytes)| offset.checked_add(bytes));
         let (Some(offset), Some(end)) = (offset, end) else {
-            return Err(format!("({cols} x {rows} at offset {}) overflows", self.offset));
+            return Err(format!("({} at offset {}) overflows", self.size(), self.offset));
         };
         if end > extent.file_bytes {
             let file_bytes = extent.file_bytes;
             return Err(format!("ends at byte {end} of a file of {file_bytes} bytes"));
         }
-        let too_large = |_| format!("({cols} x {rows}) is too large for this machine");
+        let too_large = |_| format!("({}) is too large for this machine", self.size());
         Ok(TensorSource {
             name: self.name.clone(),
             path: path.to_owned(),
             offset,
             kind,
+            matrices: usize::try_from(matrices).map_err(too_large)?,
             rows: usize::try_from(rows).map_err(too_large)?,
             cols: usize::try_from(cols).map_err(too_large)?,
         })
     }
 
-    /// One dimension is one row; dimensions beyond the second may only be 1.
-    fn rows_and_cols(&self) -> Result<(u64, u64), String> {
-        let (rows, cols) = match self.dims[..] {
-            [cols] => (1, cols),
-            [cols, rows, ref rest @ ..] if rest.iter().all(|&d| d == 1) => (rows, cols),
+    /// Matrices, rows and columns. One dimension is one row; dimensions beyond the third may only be 1.
+    fn shape(&self) -> Result<(u64, u64, u64), String> {
+        let shape = match self.dims[..] {
+            [cols] => (1, 1, cols),
+            [cols, rows] => (1, rows, cols),
+            [cols, rows, matrices, ref rest @ ..] if rest.iter().all(|&d| d == 1) => {
+                (matrices, rows, cols)
+            }
             _ => return Err(format!("has the dimensions {:?}", self.dims)),
         };
-        if rows == 0 || cols == 0 {
-            return Err(format!("is empty ({cols} x {rows})"));
+        if self.dims.contains(&0) {
+            return Err(format!("is empty ({})", self.size()));
         }
-        Ok((rows, cols))
+        Ok(shape)
+    }
+
+    /// Innermost first, as in the file.
+    fn size(&self) -> String {
+        self.dims.iter().map(u64::to_string).collect::<Vec<_>>().join(" x ")
     }
 
     fn block_type(&self) -> Result<BlockType, String> {
-        use BlockType::{BF16, F16, F32, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0};
+        use BlockType::{BF16, F16, F32, Mxfp4, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0};
         Ok(match self.kind {
             0 => F32,
             1 => F16,
@@ -103,6 +115,7 @@ impl Entry {
             13 => Q5K,
             14 => Q6K,
             30 => BF16,
+            39 => Mxfp4,
             other => {
                 let name = foreign_name(other).map_or_else(|| other.to_string(), str::to_owned);
                 let known = BlockType::ALL.map(BlockType::label).join(", ");
@@ -143,7 +156,6 @@ fn foreign_name(kind: u32) -> Option<&'static str> {
         36 => "IQ4_NL_4_4",
         37 => "IQ4_NL_4_8",
         38 => "IQ4_NL_8_8",
-        39 => "MXFP4",
         _ => return None,
     })
 }

@@ -186,6 +186,7 @@ pub fn type_number(kind: BlockType) -> u32 {
         BlockType::Q5K => 13,
         BlockType::Q6K => 14,
         BlockType::BF16 => 30,
+        BlockType::Mxfp4 => 39,
     }
 }
 
