@@ -6,7 +6,7 @@ use unicode_normalization::UnicodeNormalization as _;
 
 use super::{FAKE, models};
 use crate::engine::message::TokenId;
-use crate::text::{Detokenizer, StopSet, Text, TextStream, cut};
+use crate::text::{Beside, Detokenizer, StopSet, Text, TextStream, cut};
 
 /// A vocabulary of each kind; the last one is the fake model's.
 static TEXTS: LazyLock<Vec<Text>> = LazyLock::new(|| {
@@ -16,7 +16,7 @@ static TEXTS: LazyLock<Vec<Text>> = LazyLock::new(|| {
 });
 
 /// First which vocabulary; then `t` and a text, or else ids, two bytes each. Or which pre-tokenizer, then
-/// `w` and a text.
+/// `w` and a text. Or anything, then `j` and a `tokenizer.json`.
 pub fn tokenizer(data: &[u8]) {
     assert_eq!(TEXTS.len(), 4);
     let [which, form, rest @ ..] = data else { return };
@@ -32,6 +32,15 @@ pub fn tokenizer(data: &[u8]) {
     let text = &TEXTS[usize::from(*which) % TEXTS.len()];
     if *form == b't' {
         assert_comes_back(text, &String::from_utf8_lossy(rest));
+        return;
+    }
+    if *form == b'j' {
+        let beside = Beside { rows: usize::from(*which), ..Beside::default() };
+        if let Ok(text) = Text::from_hf(rest, beside) {
+            let ids = text.encode("It's 12 <s>\u{2581}a 日本\n\n <unk>", true, true);
+            assert!(ids.iter().all(|&id| (id as usize) < text.vocab()), "{ids:?}");
+            assert_eq!(text.decode_with_offsets(&ids, false).1.len(), ids.len());
+        }
         return;
     }
     let number = |&pair: &[u8; 2]| TokenId::from(u16::from_le_bytes(pair));

@@ -2,6 +2,7 @@
 
 use crate::engine::message::TokenId;
 use crate::text::Text;
+use crate::text::tokenizer::Prefix;
 
 /// Makes text of bytes that come in pieces. At every moment the text so far is what
 /// [`String::from_utf8_lossy`] makes of the bytes so far, without a last character whose bytes may
@@ -90,7 +91,7 @@ impl Detokenizer {
     /// For a sequence from its first token on. A blank that [`Text::encode`] put before the text
     /// (`SentencePiece` does, for some models) is taken away again.
     pub fn at_start(text: &Text, skip_special: bool) -> Self {
-        let lead = if text.space_prefix() { Lead::Trim } else { Lead::Keep };
+        let lead = if text.prefix() == Prefix::Never { Lead::Keep } else { Lead::Trim };
         Self { lead, ..Self::new(skip_special) }
     }
 
@@ -145,7 +146,9 @@ impl Detokenizer {
     /// The bytes that `token` adds.
     fn bytes<'t>(&mut self, text: &'t Text, token: TokenId) -> &'t [u8] {
         if text.is_marker(token) && self.lead != Lead::Keep {
-            self.lead = Lead::Trim;
+            // Text behind BOS begins the sequence; behind others it does not.
+            let first = text.prefix() == Prefix::First && text.bos() != Some(token);
+            self.lead = if first { Lead::Inside } else { Lead::Trim };
         } else if self.lead == Lead::Trim && !text.token_bytes(token).is_empty() {
             self.lead = Lead::Inside;
             let bytes = text.token_bytes(token);

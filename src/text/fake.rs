@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::template::Template;
-use super::tokenizer::Tokenizer;
+use super::tokenizer::{Prefix, Tokenizer};
 use super::vocab::{Kind, Vocab};
 use super::{Inner, Text, TextError};
 use crate::engine::message::TokenId;
@@ -65,7 +65,7 @@ fn build(size: usize, template: &str) -> Result<Text, TextError> {
         eos: Some(FAKE_END),
         adds_bos: false,
         end_tokens: vec![FAKE_END],
-        space_prefix: false,
+        prefix: Prefix::Never,
         template: Some(Template::new(template.to_owned(), Vec::new())),
         fim: None,
     };

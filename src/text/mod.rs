@@ -11,6 +11,7 @@ mod detokenize;
 mod fake;
 mod fim;
 pub mod grammar;
+mod hf;
 mod stop;
 mod stream;
 mod template;
@@ -24,6 +25,7 @@ use std::sync::Arc;
 pub use detokenize::Detokenizer;
 #[cfg(feature = "fake-model")]
 pub use fake::FAKE_END;
+pub use hf::Beside;
 pub use stop::{STOP_BYTES_MAX, STOPS_MAX, StopError, StopSet};
 pub use stream::{Piece, TextStream};
 pub use template::{ChatMessage, ChatOptions, Json, Knows, TemplateError};
@@ -34,7 +36,7 @@ use crate::engine::message::TokenId;
 use crate::model::load::gguf::Metadata;
 use fim::Fim;
 use template::Template;
-use tokenizer::{Scheme, Tokenizer};
+use tokenizer::{Prefix, Scheme, Tokenizer};
 use vocab::{Kind, Vocab};
 
 /// Why the text side of a model cannot be used; names the metadata key.
@@ -57,8 +59,8 @@ struct Inner {
     eos: Option<TokenId>,
     adds_bos: bool,
     end_tokens: Vec<TokenId>,
-    /// Encoding puts a blank before a text.
-    space_prefix: bool,
+    /// Where encoding puts a blank before a text.
+    prefix: Prefix,
     template: Option<Template>,
     fim: Option<Fim>,
 }
@@ -88,7 +90,7 @@ impl Text {
             eos,
             adds_bos: scheme.adds_bos(metadata)? && bos.is_some(),
             end_tokens: crate::model::load::end_tokens(metadata)?,
-            space_prefix: scheme.space_prefix(metadata)?,
+            prefix: scheme.prefix(metadata)?,
             fim: Fim::from_gguf(metadata, &vocab)?,
             vocab,
             tokenizer,
@@ -204,9 +206,9 @@ impl Text {
         template.render(messages, options)
     }
 
-    /// Encoding puts a blank before a text that begins a sequence or follows a special token.
-    fn space_prefix(&self) -> bool {
-        self.inner.space_prefix
+    /// Where encoding puts a blank before a text.
+    fn prefix(&self) -> Prefix {
+        self.inner.prefix
     }
 
     /// A token that encoding finds in a text as it is written.

@@ -218,13 +218,22 @@ impl Vocab {
         let mut bytes = [0; 256];
         for (byte, found) in found.into_iter().enumerate() {
             bytes[byte] = found.ok_or_else(|| {
-                TextError(format!(
-                    "tokenizer.ggml.tokens has no token for byte 0x{byte:02x}, and there is no \
-                     tokenizer.ggml.unknown_token_id"
-                ))
+                let what = "in the vocabulary, and there is no unknown token";
+                TextError(format!("no token for byte 0x{byte:02x} is {what}"))
             })?;
         }
         Ok(bytes)
+    }
+
+    /// Whether `token` is written as a byte is: `<0x0A>`.
+    pub(super) fn is_byte(token: &str) -> bool {
+        byte_of(token).is_some()
+    }
+
+    /// The first token that texts have as `text` because they are marked by it.
+    pub(super) fn marker(&self, text: &[u8]) -> Option<TokenId> {
+        let marker = |kind| matches!(kind, Kind::Control | Kind::Unknown | Kind::UserDefined);
+        (0..self.len() as TokenId).find(|&id| marker(self.kind(id)) && self.raw(id) == text)
     }
 
     /// An array that has one element a token.

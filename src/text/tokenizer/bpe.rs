@@ -9,6 +9,7 @@ use super::index::Index;
 use super::merge::{MAX_WORD_BYTES, Merger, NO_TOKEN};
 use super::split::Split;
 use super::split::pre::Whole;
+use super::{Place, Prefix};
 use crate::engine::message::TokenId;
 use crate::text::TextError;
 use crate::text::vocab::{Spelling, Vocab};
@@ -20,7 +21,7 @@ enum Units {
     /// library does: `SmolLM2` has none for some control characters.
     Bytes([Option<TokenId>; 256]),
     /// Characters; the bytes of those that are no token have one each.
-    Chars { bytes: [TokenId; 256], space_prefix: bool },
+    Chars { bytes: [TokenId; 256], prefix: Prefix },
 }
 
 /// The merges of a model, by the ids of what is merged.
@@ -38,7 +39,7 @@ impl Bpe {
         split: Split,
         (key, merges): (&str, impl ExactSizeIterator<Item = Option<(&'m str, &'m str)>>),
         (vocab, index): (&Vocab, &Index),
-        (spelling, unknown, space_prefix): (Spelling, Option<TokenId>, bool),
+        (spelling, unknown, prefix): (Spelling, Option<TokenId>, Prefix),
     ) -> Result<Self, TextError> {
         let id_of = |bytes: &[u8]| index.get(bytes, |id| vocab.raw(id));
         let mut map = HashMap::with_capacity(merges.len());
@@ -64,22 +65,21 @@ impl Bpe {
         }
         let units = match spelling {
             Spelling::Chars => Units::Bytes(std::array::from_fn(|byte| id_of(&[byte as u8]))),
-            Spelling::Blanks => Units::Chars { bytes: vocab.byte_tokens(unknown)?, space_prefix },
+            Spelling::Blanks => Units::Chars { bytes: vocab.byte_tokens(unknown)?, prefix },
         };
         Ok(Self { split, units, merges: map })
     }
 
-    /// Appends the tokens of `text`, in which nothing is special. It begins the sequence or follows a
-    /// special token, or `goes_on` with the text before it.
+    /// Appends the tokens of `text`, in which nothing is special.
     pub(super) fn encode(
         &self,
-        (text, goes_on): (&str, bool),
+        (text, place): (&str, Place),
         (vocab, index): (&Vocab, &Index),
         ids: &mut Vec<TokenId>,
     ) {
         let mut merger = Merger::default();
         let text = match self.units {
-            Units::Chars { space_prefix, .. } => with_blanks(text, space_prefix && !goes_on),
+            Units::Chars { prefix, .. } => with_blanks(text, prefix.is_due(place, text)),
             Units::Bytes(_) => Cow::Borrowed(text),
         };
         let text = if self.split.normalizes && !text.is_ascii() {
@@ -158,9 +158,8 @@ pub(super) fn parts(merge: &str) -> Option<(&str, &str)> {
 }
 
 /// `text` as vocabularies have it that write blanks as U+2581: those are blanks, and one may be put in
-/// front of what is not empty.
+/// front.
 pub(super) fn with_blanks(text: &str, prefix: bool) -> Cow<'_, str> {
-    let prefix = prefix && !text.is_empty();
     if !prefix && !text.contains('\u{2581}') {
         return Cow::Borrowed(text);
     }

@@ -3,6 +3,7 @@
 mod bpe;
 #[cfg(feature = "fake-model")]
 mod fake;
+pub(super) mod hf;
 mod index;
 mod merge;
 mod special;
@@ -66,6 +67,40 @@ pub(super) enum Scheme {
     Spm,
 }
 
+/// Where a blank is put in front of a text.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Prefix {
+    #[default]
+    Never,
+    /// At the start, and behind each special token.
+    Always,
+    /// There, unless there is one.
+    UnlessThere,
+    /// At the start, unless there is one.
+    First,
+}
+
+/// What a text has before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Start,
+    Special,
+    /// Other text, with which it goes on.
+    Text,
+}
+
+impl Prefix {
+    fn is_due(self, place: Place, text: &str) -> bool {
+        let due = match self {
+            Self::Never => false,
+            Self::Always => place != Place::Text,
+            Self::UnlessThere => place != Place::Text && !text.starts_with([' ', '\u{2581}']),
+            Self::First => place == Place::Start && !text.starts_with([' ', '\u{2581}']),
+        };
+        due && !text.is_empty()
+    }
+}
+
 /// Tokenizers that are known, but not to Millrace.
 const UNSUPPORTED: [(&str, &str); 6] = [
     ("bert", "WordPiece"),
@@ -124,10 +159,10 @@ impl Scheme {
         })
     }
 
-    /// Whether a blank is put before a text: `SentencePiece` does unless told otherwise.
-    pub(super) fn space_prefix(self, metadata: &Metadata) -> Result<bool, TextError> {
-        let given = metadata.opt_bool("tokenizer.ggml.add_space_prefix")?;
-        Ok(matches!(self, Self::Spm) && given.unwrap_or(true))
+    /// Where a blank is put before a text: `SentencePiece` does unless told otherwise.
+    pub(super) fn prefix(self, metadata: &Metadata) -> Result<Prefix, TextError> {
+        let given = metadata.opt_bool("tokenizer.ggml.add_space_prefix")?.unwrap_or(true);
+        Ok(if matches!(self, Self::Spm) && given { Prefix::Always } else { Prefix::Never })
     }
 }
 
@@ -142,20 +177,20 @@ impl Tokenizer {
         scheme: Scheme,
         vocab: &mut Vocab,
     ) -> Result<Self, TextError> {
-        let index = index_of(vocab);
+        let index = index_of(vocab, Vocab::is_ordinary);
         let unknown = vocab.opt_id(metadata, "tokenizer.ggml.unknown_token_id")?;
         let method = match scheme {
             Scheme::Bpe(pre) => {
                 let split = Split::new(pre).map_err(TextError)?;
                 let merges = metadata.strings("tokenizer.ggml.merges")?.iter();
                 let merges = ("tokenizer.ggml.merges", merges.map(|merge| bpe::parts(merge)));
-                let how = (scheme.spelling(), unknown, false);
+                let how = (scheme.spelling(), unknown, Prefix::Never);
                 Method::Bpe(Box::new(Bpe::new(split, merges, (vocab, &index), how)?))
             }
             Scheme::Spm => {
                 let scores = metadata.f32s("tokenizer.ggml.scores")?;
                 vocab.same_length("tokenizer.ggml.scores", scores.len())?;
-                let prefix = scheme.space_prefix(metadata)?;
+                let prefix = scheme.prefix(metadata)?;
                 Method::Spm(Box::new(Spm::new(scores, unknown, prefix, vocab)?))
             }
         };
@@ -169,7 +204,7 @@ impl Tokenizer {
     /// For the fake model: pieces found in a text as they stand.
     #[cfg(feature = "fake-model")]
     pub(super) fn fake(vocab: &mut Vocab) -> Result<Self, TextError> {
-        let index = index_of(vocab);
+        let index = index_of(vocab, Vocab::is_ordinary);
         let pieces = FakePieces::new(vocab)?;
         Self::with(Method::Fake(pieces), index, vocab)
     }
@@ -189,21 +224,23 @@ impl Tokenizer {
     /// Tokens of `text`, without BOS. Control tokens are found in it if `special`.
     pub(super) fn encode(&self, vocab: &Vocab, text: &str, special: bool) -> Vec<TokenId> {
         let finder = if special { &self.all_special } else { &self.user_defined };
-        self.encode_between(vocab, (text, false), finder)
+        self.encode_between(vocab, (text, [Place::Start, Place::Special]), finder)
     }
 
     /// Tokens of a text that goes on with what stands before it, nothing in it being special.
     pub(super) fn encode_on(&self, vocab: &Vocab, text: &str) -> Vec<TokenId> {
-        self.encode_between(vocab, (text, true), &self.user_defined)
+        self.encode_between(vocab, (text, [Place::Text; 2]), &self.user_defined)
     }
 
+    /// The second of the places is that of a text behind a token that was found.
     fn encode_between(
         &self,
         vocab: &Vocab,
-        (text, goes_on): (&str, bool),
+        (text, [first, others]): (&str, [Place; 2]),
         finder: &Special,
     ) -> Vec<TokenId> {
         let mut ids = Vec::with_capacity(text.len() / 4 + 1);
+        let place = |at| if at == 0 { first } else { others };
         let mut at = 0;
         for (range, id) in finder.find(text) {
             // It may stand in the blanks that the one before has taken.
@@ -213,21 +250,21 @@ impl Tokenizer {
             let strip = self.strips.get(&id).copied().unwrap_or_default();
             let before = &text[at..range.start];
             let before = if strip.left { before.trim_end() } else { before };
-            self.plain(vocab, (before, goes_on), &mut ids);
+            self.plain(vocab, (before, place(at)), &mut ids);
             ids.push(id);
             let rest = &text[range.end..];
             let rest = if strip.right { rest.trim_start() } else { rest };
             at = text.len() - rest.len();
         }
-        self.plain(vocab, (&text[at..], goes_on), &mut ids);
+        self.plain(vocab, (&text[at..], place(at)), &mut ids);
         ids
     }
 
-    /// Appends the tokens of a text that begins the sequence, follows a special token, or goes on.
-    fn plain(&self, vocab: &Vocab, (text, goes_on): (&str, bool), ids: &mut Vec<TokenId>) {
+    /// Appends the tokens of a text in which nothing is special.
+    fn plain(&self, vocab: &Vocab, (text, place): (&str, Place), ids: &mut Vec<TokenId>) {
         match &self.method {
-            Method::Bpe(bpe) => bpe.encode((text, goes_on), (vocab, &self.index), ids),
-            Method::Spm(spm) => spm.encode((text, goes_on), (vocab, &self.index), ids),
+            Method::Bpe(bpe) => bpe.encode((text, place), (vocab, &self.index), ids),
+            Method::Spm(spm) => spm.encode((text, place), (vocab, &self.index), ids),
             #[cfg(feature = "fake-model")]
             Method::Fake(pieces) => pieces.encode(text, ids),
         }
@@ -251,16 +288,16 @@ fn phi3_strips(vocab: &Vocab) -> HashMap<TokenId, Strip> {
 
 /// Ordinary tokens by their bytes. Of several with the same bytes the first counts; the vocabulary
 /// is told of the others.
-fn index_of(vocab: &mut Vocab) -> Index {
+fn index_of(vocab: &mut Vocab, ordinary: impl Fn(&Vocab, TokenId) -> bool) -> Index {
     let mut index = Index::with_capacity(vocab.len());
     let mut twins = Vec::new();
-    for id in (0..vocab.len() as TokenId).filter(|&id| vocab.is_ordinary(id)) {
+    for id in (0..vocab.len() as TokenId).filter(|&id| ordinary(vocab, id)) {
         if index.insert(vocab.raw(id), id, |id| vocab.raw(id)).is_some() {
             twins.push(id);
         }
     }
     let mut seen = std::collections::HashSet::new();
-    for id in (0..vocab.len() as TokenId).filter(|&id| !vocab.is_ordinary(id)) {
+    for id in (0..vocab.len() as TokenId).filter(|&id| !ordinary(vocab, id)) {
         let byte = vocab.kind(id) == Kind::Byte;
         let of_normal = !byte && index.get(vocab.raw(id), |id| vocab.raw(id)).is_some();
         if of_normal || !seen.insert((byte, vocab.raw(id))) {

@@ -27,13 +27,13 @@ impl Special {
             .filter(|&id| wanted(vocab.kind(id)) && !vocab.raw(id).is_empty())
             .collect::<Vec<_>>();
         if ids.iter().map(|&id| vocab.raw(id).len()).sum::<usize>() > MAX_BYTES {
-            let reason = "tokenizer.ggml.tokens has more than 1 MiB of special tokens";
+            let reason = "there is more than 1 MiB of special tokens";
             return Err(TextError(reason.to_owned()));
         }
         let finder = AhoCorasick::builder()
             .match_kind(MatchKind::LeftmostLongest)
             .build(ids.iter().map(|&id| vocab.raw(id)))
-            .map_err(|e| TextError(format!("the special tokens in tokenizer.ggml.tokens: {e}")))?;
+            .map_err(|e| TextError(format!("special tokens: {e}")))?;
         Ok(Self { finder, ids })
     }
 

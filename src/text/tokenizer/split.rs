@@ -40,15 +40,33 @@ enum Step {
 
 impl Split {
     pub(super) fn new(pre: &Pre) -> Result<Self, String> {
-        let steps =
-            pre.patterns.iter().map(|&pattern| Step::new(pattern)).collect::<Result<_, _>>()?;
-        Ok(Self { normalizes: pre.nfc, whole: pre.whole, steps })
+        Self::of(pre.patterns, pre.nfc, pre.whole)
+    }
+
+    pub(super) fn of(patterns: &[&str], normalizes: bool, whole: Whole) -> Result<Self, String> {
+        let mut steps = Vec::with_capacity(patterns.len());
+        let mut rest = patterns;
+        while let [pattern, tail @ ..] = rest {
+            rest = tail;
+            steps.push(match (*pattern, tail) {
+                // Twice as fast as one after the other.
+                (pre::DIGIT, [pre::GPT2, tail @ ..]) => {
+                    rest = tail;
+                    Step::Words(Words::Gpt2 { digits: true })
+                }
+                (pattern, _) => Step::new(pattern)?,
+            });
+        }
+        Ok(Self { normalizes, whole, steps })
     }
 
     /// Calls `word` with each word of `text`, in order. Together they are `text`, and none is empty.
     pub(super) fn words<'t>(&self, text: &'t str, mut word: impl FnMut(&'t str)) {
-        if !text.is_empty() {
-            cut(&self.steps, text, &mut word);
+        match &self.steps[..] {
+            _ if text.is_empty() => {}
+            // The most common case, without a call through a pointer for each word.
+            [Step::Words(words)] => words.cut(text, &mut word),
+            steps => cut(steps, text, &mut word),
         }
     }
 }
@@ -73,7 +91,7 @@ impl Step {
     fn new(pattern: &str) -> Result<Self, String> {
         let qwen2 = |letters, digits| Self::Words(Words::Qwen2 { letters, digits });
         Ok(match pattern {
-            pre::GPT2 => Self::Words(Words::Gpt2),
+            pre::GPT2 => Self::Words(Words::Gpt2 { digits: false }),
             pre::QWEN2 => qwen2(Set::Letters, 1),
             pre::LLAMA3 => qwen2(Set::Letters, 3),
             pre::QWEN35 => qwen2(Set::LettersAndMarks, 1),
@@ -98,11 +116,11 @@ impl Step {
                 let mut rest = text;
                 while let Some(found) = rest.find(char::is_numeric) {
                     let (before, from) = rest.split_at(found);
+                    if !before.is_empty() {
+                        word(before);
+                    }
                     let (number, after) = from.split_at(numbers(from, most));
-                    [before, number]
-                        .into_iter()
-                        .filter(|part| !part.is_empty())
-                        .for_each(&mut *word);
+                    word(number);
                     rest = after;
                 }
                 if !rest.is_empty() {

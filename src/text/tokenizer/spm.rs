@@ -6,6 +6,7 @@
 use super::bpe::with_blanks;
 use super::index::Index;
 use super::merge::{MAX_WORD_BYTES, Merger, NO_TOKEN, Symbol};
+use super::{Place, Prefix};
 use crate::engine::message::TokenId;
 use crate::text::TextError;
 use crate::text::vocab::{Kind, Vocab};
@@ -17,8 +18,7 @@ pub(super) struct Spm {
     ranks: Vec<u32>,
     /// The token of each single byte, for characters that are no piece; or the unknown token.
     bytes: [TokenId; 256],
-    /// A blank is put before a text that begins a sequence or follows a special token.
-    space_prefix: bool,
+    prefix: Prefix,
     /// Bytes that stand before a blank inside some piece. Behind all others a blank begins a word of
     /// its own, which nothing merges with what stands before it.
     before_blank: [bool; 256],
@@ -28,7 +28,7 @@ impl Spm {
     pub(super) fn new(
         scores: &[f32],
         unknown: Option<TokenId>,
-        space_prefix: bool,
+        prefix: Prefix,
         vocab: &Vocab,
     ) -> Result<Self, TextError> {
         let mut before_blank = [false; 256];
@@ -40,20 +40,19 @@ impl Spm {
         Ok(Self {
             ranks: scores.iter().map(|&s| rank(s)).collect(),
             bytes: vocab.byte_tokens(unknown)?,
-            space_prefix,
+            prefix,
             before_blank,
         })
     }
 
-    /// Appends the tokens of `text`, in which nothing is special. It begins the sequence or follows a
-    /// special token, or `goes_on` with the text before it.
+    /// Appends the tokens of `text`, in which nothing is special.
     pub(super) fn encode(
         &self,
-        (text, goes_on): (&str, bool),
+        (text, place): (&str, Place),
         (vocab, index): (&Vocab, &Index),
         ids: &mut Vec<TokenId>,
     ) {
-        let plain = with_blanks(text, self.space_prefix && !goes_on);
+        let plain = with_blanks(text, self.prefix.is_due(place, text));
         let mut merger = Merger::default();
         let mut rest = &*plain;
         while !rest.is_empty() {

@@ -89,10 +89,10 @@ impl Pattern {
                 word(&text[start..at]);
             }
             start = at + len;
-            match self.blanks {
-                _ if !blanks => word(&text[at..start]),
-                Blanks::Powers => powers(&text[at..start], word),
-                _ => word(&text[at..start]),
+            if blanks && self.blanks == Blanks::Powers {
+                powers(&text[at..start], word);
+            } else {
+                word(&text[at..start]);
             }
             at = start;
         }

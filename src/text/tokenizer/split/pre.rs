@@ -61,30 +61,36 @@ impl Pre {
 pub(in crate::text::tokenizer) const ENCODERS: [&str; 5] =
     ["jina-v1-en", "jina-v2-code", "mmbert", "roberta-bpe", "whitespace"];
 
-pub(super) const GPT2: &str =
+pub(in crate::text::tokenizer) const GPT2: &str =
     r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
-pub(super) const QWEN2: &str = concat!(
+pub(in crate::text::tokenizer) const QWEN2: &str = concat!(
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|",
     r"\s*[\r\n]+|\s+(?!\S)|\s+"
 );
-pub(super) const QWEN35: &str = concat!(
+pub(in crate::text::tokenizer) const QWEN35: &str = concat!(
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}|",
     r" ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 );
-pub(super) const LLAMA3: &str = concat!(
+pub(in crate::text::tokenizer) const LLAMA3: &str = concat!(
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|",
     r"\s*[\r\n]+|\s+(?!\S)|\s+"
 );
-pub(super) const DIGIT: &str = r"\p{N}";
-pub(super) const DIGITS_3: &str = r"\p{N}{1,3}";
-pub(super) const DIGITS: &str = r"\p{N}+";
-pub(super) const TRAILING_BLANKS: &str = r"\s+$";
+pub(in crate::text::tokenizer) const DIGIT: &str = r"\p{N}";
+pub(in crate::text::tokenizer) const DIGITS_3: &str = r"\p{N}{1,3}";
+pub(in crate::text::tokenizer) const DIGITS: &str = r"\p{N}+";
+pub(in crate::text::tokenizer) const TRAILING_BLANKS: &str = r"\s+$";
 /// Thousands, from the right.
-pub(super) const THOUSANDS: &str = r"\p{N}{1,3}(?=(?:\p{N}{3})*(?!\p{N}))";
+pub(in crate::text::tokenizer) const THOUSANDS: &str = r"\p{N}{1,3}(?=(?:\p{N}{3})*(?!\p{N}))";
 /// The same, of a number that ends where a word does.
-pub(super) const WORD_THOUSANDS: &str = r"\d{1,3}(?=(?:\d{3})*\b)";
+pub(in crate::text::tokenizer) const WORD_THOUSANDS: &str = r"\d{1,3}(?=(?:\d{3})*\b)";
 /// Where thousands begin.
-pub(super) const THOUSANDS_MARKS: &str = r"(?=(\d{3})+(?!\d))";
+pub(in crate::text::tokenizer) const THOUSANDS_MARKS: &str = r"(?=(\d{3})+(?!\d))";
+
+/// Single punctuation marks, and runs of them.
+pub(in crate::text::tokenizer) const PUNCTUATION: &str = r"[\p{P}!-/:-@\[-`{-~]";
+pub(in crate::text::tokenizer) const PUNCTUATIONS: &str = r"[\p{P}\$\+<=>\^~\|`]+";
+/// Words with the blank before them.
+pub(in crate::text::tokenizer) const WORDS: &str = " [^ ]*|[^ ]+";
 
 const LINES: &str = r"[^\n]+|[\n]+";
 const JAIS2: &str = concat!(
@@ -92,12 +98,12 @@ const JAIS2: &str = concat!(
     r"\s*[\r\n]+|\s{512}(?!\S)|\s{256}(?!\S)|\s{128}(?!\S)|\s{64}(?!\S)|\s{32}(?!\S)|",
     r"\s{16}(?!\S)|\s{8}(?!\S)|\s{4}(?!\S)|\s{1,2}(?!\S)|\s{1}"
 );
-const TEKKEN: &str = concat!(
+pub(in crate::text::tokenizer) const TEKKEN: &str = concat!(
     r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|",
     r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|",
     r"\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 );
-const GPT4O: &str = concat!(
+pub(in crate::text::tokenizer) const GPT4O: &str = concat!(
     r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+",
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?|",
     r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*",
@@ -190,7 +196,7 @@ pub(in crate::text) static PRES: [Pre; 36] = [
         &[DIGIT, GPT2],
     ),
     Pre::new(&["command-r"], &[DIGIT, GPT2]).nfc(),
-    Pre::new(&["falcon"], &[r"[\p{P}\$\+<=>\^~\|`]+", GPT2, "[0-9][0-9][0-9]"]),
+    Pre::new(&["falcon"], &[PUNCTUATIONS, GPT2, "[0-9][0-9][0-9]"]),
     Pre::new(&["chatglm-bpe", "dbrx", "smaug-bpe"], &[LLAMA3]),
     Pre::new(&["glm4", "glm5"], &[LLAMA3]).whole(),
     Pre::new(
@@ -243,7 +249,7 @@ pub(in crate::text) static PRES: [Pre; 36] = [
             "(IMGIMG)((A|B|C|D|E|F|G|H|I){1,4})Z",
             r"([\t\n]|    |  )",
             DIGIT,
-            r"[\p{P}!-/:-@\[-`{-~]",
+            PUNCTUATION,
             GPT2,
         ],
     )
