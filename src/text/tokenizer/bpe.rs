@@ -19,9 +19,9 @@ use crate::text::vocab::{Spelling, Vocab};
 enum Units {
     /// Bytes, as GPT-2 has it. A byte without a token is left out of the text, as the `tokenizers`
     /// library does: `SmolLM2` has none for some control characters.
-    Bytes([Option<TokenId>; 256]),
+    Bytes(Box<[Option<TokenId>; 256]>),
     /// Characters; the bytes of those that are no token have one each.
-    Chars { bytes: [TokenId; 256], prefix: Prefix },
+    Chars { bytes: Box<[TokenId; 256]>, prefix: Prefix },
 }
 
 /// The merges of a model, by the ids of what is merged.
@@ -64,8 +64,12 @@ impl Bpe {
             map.entry(pair_key(left, right)).or_insert((rank as u32, id));
         }
         let units = match spelling {
-            Spelling::Chars => Units::Bytes(std::array::from_fn(|byte| id_of(&[byte as u8]))),
-            Spelling::Blanks => Units::Chars { bytes: vocab.byte_tokens(unknown)?, prefix },
+            Spelling::Chars => {
+                Units::Bytes(Box::new(std::array::from_fn(|byte| id_of(&[byte as u8]))))
+            }
+            Spelling::Blanks => {
+                Units::Chars { bytes: Box::new(vocab.byte_tokens(unknown)?), prefix }
+            }
         };
         Ok(Self { split, units, merges: map })
     }
