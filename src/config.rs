@@ -147,6 +147,20 @@ pub struct BackendConfig {
     pub threads: Option<usize>,
     pub device: Device,
     pub kernels: Kernels,
+    /// `None`: `q8_0` on the CPU, nothing on a device.
+    pub quantize: Option<Quantize>,
+    /// Of the machine, or of the container where that is less; `None` where the system does not tell.
+    pub memory_bytes: Option<u64>,
+}
+
+/// What the float matrices of a folder become when they are loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Quantize {
+    Q8_0,
+    /// And `Q6_K` for the embedding and the head; `Q8_0` where rows are not whole blocks of 256.
+    Q4K,
+    /// They stay as they are.
+    None,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize, serde::Serialize)]

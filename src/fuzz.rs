@@ -21,6 +21,7 @@ use crate::config::{EngineConfig, RequestLimits};
 use crate::http::openai::error::ApiError;
 use crate::http::openai::generation::prepare::Prepared;
 use crate::http::openai::{chat, completions};
+use crate::model::load::Checkpoint;
 use crate::model::load::gguf::{Gguf, LoadError};
 use crate::text::Text;
 
@@ -60,14 +61,14 @@ fn assert_is_line(line: &str) {
 /// somewhat longer than it is, so that the tensors of a header alone lie within it.
 pub fn gguf(data: &[u8]) {
     let path = Path::new("fuzz.gguf");
-    let gguf = match Gguf::read(path, data, data.len() as u64 + WEIGHT_BYTES) {
-        Ok(gguf) => gguf,
+    let checkpoint = match Gguf::read(path, data, data.len() as u64 + WEIGHT_BYTES) {
+        Ok(gguf) => Checkpoint::from(gguf),
         Err(error) => return assert_is_line(&error.to_string()),
     };
-    if let Err(error) = crate::model::examine(&gguf, &engine()) {
+    if let Err(error) = crate::model::examine(&checkpoint, &engine()) {
         assert_is_line(&error.to_string());
     }
-    let text = match Text::from_gguf(&gguf.metadata) {
+    let text = match Text::from_gguf(&checkpoint.metadata) {
         Ok(text) => text,
         Err(error) => return assert_is_line(&error.to_string()),
     };
@@ -95,7 +96,7 @@ pub fn shards(data: &[u8]) {
         Ok(gguf) => gguf,
         Err(error) => return assert_is_line(&error.to_string()),
     };
-    if let Err(error) = crate::model::examine(&gguf, &engine()) {
+    if let Err(error) = crate::model::examine(&Checkpoint::from(gguf), &engine()) {
         assert_is_line(&error.to_string());
     }
 }

@@ -5,8 +5,8 @@ use std::io::Write;
 use millrace::backend::cpu::CpuBackend;
 use millrace::backend::cpu::gemm::Tier;
 use millrace::backend::{
-    Attention, BLOCK_TOKENS, Backend, Batch, BlockId, BlockType, KvDtype, LinearSource, LogitRows,
-    Norm, Pre, Reserve, Rope, RopePairs, Shape, Slice, TensorSource,
+    Attention, BLOCK_TOKENS, Backend, Batch, BlockId, BlockType, Change, KvDtype, LinearSource,
+    LogitRows, Norm, Pre, Reserve, Rope, RopePairs, Shape, Slice, Stored, TensorSource,
 };
 use millrace::config;
 use serde_json::{Value, json};
@@ -73,10 +73,12 @@ impl Stage {
             name: "nothing".to_owned(),
             path: file.path().to_owned(),
             offset: 0,
+            stored: Stored::Blocks(BlockType::Q8_0),
             kind: BlockType::Q8_0,
             matrices: 1,
             rows: width,
             cols: HIDDEN,
+            change: Change::None,
         };
         let bias = TensorSource {
             offset: source.byte_len() as u64,

@@ -5,7 +5,7 @@ use std::io::Write;
 use millrace::backend::cpu::Packed;
 use millrace::backend::cpu::bench::Product;
 use millrace::backend::cpu::gemm::{Kernels, Tier};
-use millrace::backend::{BlockType, TensorSource};
+use millrace::backend::{BlockType, Change, Stored, TensorSource};
 use serde_json::{Value, json};
 
 use crate::limits::STREAM;
@@ -36,10 +36,12 @@ impl Matrices {
             name: kind.label().to_owned(),
             path: file.path().to_owned(),
             offset: 0,
+            stored: Stored::Blocks(kind),
             kind,
             matrices: 1,
             rows: OUTPUTS,
             cols: COLS,
+            change: Change::None,
         };
         let parts = vec![part.clone(); STREAM.div_ceil(part.byte_len())];
         let small = TensorSource { rows: OUTPUTS / 16, ..part.clone() };

@@ -6,11 +6,15 @@
 //! one arena without an allocation, and what keeps the decoder free of shapes.
 
 pub mod candle;
+mod convert;
 pub mod cpu;
 mod mlp;
+mod read;
 
+use std::fmt::Display;
 use std::path::PathBuf;
 
+pub use convert::Stored;
 pub use mlp::{Activation, Choice, ExpertWeights, Experts, Mlp, MlpWeights, Routing, SharedExpert};
 
 /// One physical KV block of [`BLOCK_TOKENS`] tokens; the id is shared by all layers and backends.
@@ -118,20 +122,36 @@ pub struct TensorSource {
     pub path: PathBuf,
     /// Byte offset of the first block from the beginning of the file.
     pub offset: u64,
+    /// How the file has it.
+    pub stored: Stored,
+    /// How backends take it.
     pub kind: BlockType,
     /// One after the other: the experts of a layer. 1 for all that backends are given to load.
     pub matrices: usize,
     pub rows: usize,
     pub cols: usize,
+    pub change: Change,
+}
+
+/// What loading does to the numbers of a tensor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Change {
+    #[default]
+    None,
+    /// Adds 1: the file has what a weight differs by from that.
+    PlusOne,
+    /// The file has rows as columns, of a type whose blocks are one number.
+    Transposed,
 }
 
 impl TensorSource {
-    /// Bytes of one row. Cannot overflow for a source that was checked against its file.
+    /// Bytes of one row as backends take it. Cannot overflow for a source that was checked against its
+    /// file.
     pub fn row_bytes(&self) -> usize {
         self.cols / self.kind.block_len() * self.kind.block_bytes()
     }
 
-    /// Bytes of the whole tensor in the file.
+    /// Bytes of the whole tensor as backends take it.
     pub fn byte_len(&self) -> usize {
         self.matrices * self.rows * self.row_bytes()
     }
@@ -139,9 +159,28 @@ impl TensorSource {
     /// Matrix `index` of several.
     #[must_use]
     pub fn matrix(&self, index: usize) -> Self {
-        let bytes = self.rows * self.row_bytes();
+        let bytes = self.rows * self.stored_row_bytes();
         let name = format!("{}[{index}]", self.name);
         Self { name, matrices: 1, offset: self.offset + (index * bytes) as u64, ..self.clone() }
+    }
+
+    /// Bytes of the whole tensor in the file.
+    pub fn stored_len(&self) -> usize {
+        self.matrices * self.rows * self.stored_row_bytes()
+    }
+
+    /// Bytes that a row has in the file.
+    fn stored_row_bytes(&self) -> usize {
+        self.cols / self.stored.block_len() * self.stored.block_bytes()
+    }
+
+    /// Whether its bytes can be used as they are.
+    fn is_stored_as_taken(&self) -> bool {
+        self.stored == Stored::Blocks(self.kind) && self.change == Change::None
+    }
+
+    fn fault(&self, reason: impl Display) -> BackendError {
+        BackendError::Tensor { name: self.name.clone(), reason: reason.to_string() }
     }
 }
 

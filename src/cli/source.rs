@@ -1,4 +1,4 @@
-//! What MODEL means: a file, a built-in name, a model of a hub, or (in tests) the fake model.
+//! What MODEL means: a file, a folder, a built-in name, a model of a hub, or (in tests) the fake model.
 
 use std::path::{Path, PathBuf};
 
@@ -9,6 +9,7 @@ use crate::config::Config;
 /// Where the weights come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ModelSource {
+    /// Or a folder.
     File(PathBuf),
     /// Not here yet.
     Fetch(Fetchable),
@@ -33,12 +34,8 @@ pub(crate) fn resolve(config: &Config) -> Result<ModelSource, Failure> {
         return found(built_in, config);
     }
     for path in [PathBuf::from(model), config.model_dir.join(model)] {
-        if path.is_file() {
+        if path.is_file() || path.is_dir() {
             return Ok(ModelSource::File(path));
-        }
-        if path.is_dir() {
-            let what = "is a folder: only single .gguf files can be served yet";
-            return Err(Failure::usage(format!("{} {what}", path.display())));
         }
         // A pipe or a device: it may have no end, or nobody may ever write to it.
         if path.exists() {

@@ -13,10 +13,12 @@ use super::auth::Access;
 use super::limits::BodyBudget;
 use super::metrics::Histograms;
 use super::openai::error::ApiError;
-use crate::config::{AuthConfig, HttpConfig};
+use super::openai::generation::fields::Bounds;
+use crate::config::{AuthConfig, HttpConfig, RequestLimits};
 use crate::engine::EngineHandle;
 use crate::engine::handle::Ended;
 use crate::keys::KeyStore;
+use crate::model::load::SamplingDefaults;
 use crate::telemetry;
 use crate::text::Text;
 use crate::text::grammar::Grammars;
@@ -61,6 +63,15 @@ pub struct Served {
     pub created_s: u64,
     /// `--seed`: requests without a seed draw theirs from it.
     pub server_seed: Option<u64>,
+    /// What requests that say nothing are sampled with.
+    pub defaults: SamplingDefaults,
+}
+
+impl Served {
+    /// What bounds a request.
+    pub(crate) fn bounds(&self, limits: RequestLimits) -> Bounds {
+        Bounds { vocab: self.text.vocab(), limits, defaults: self.defaults }
+    }
 }
 
 /// How a server is told to end. Cloning shares it.

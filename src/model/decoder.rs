@@ -10,7 +10,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::ops::Range;
 
 use self::weights::{Layer, LayerMlp, NormWeights, Weights};
-use super::arch::Description;
+use super::arch::{Description, Factors};
 use super::{Logits, Model, ModelSpec, Part, StepError};
 use crate::backend::{
     Activation, Attention, BLOCK_TOKENS, Backend, BackendError, Batch, BlockType, Experts, KvDtype,
@@ -80,7 +80,12 @@ impl<B: Backend> Decoder<B> {
         let d = description;
         let mut ropes = d.ropes.clone();
         if let Some(factors) = &d.rope_factors {
-            divide(&mut ropes[0].inv_freq, factors.of(limits.max_context))?;
+            match factors.of(limits.max_context) {
+                Factors::File(source) => divide(&mut ropes[0].inv_freq, source)?,
+                Factors::Given(all) => {
+                    ropes[0].inv_freq.iter_mut().zip(all).for_each(|(freq, by)| *freq /= by);
+                }
+            }
         }
         let Weights { embedding, positions, head, final_norm, layers } =
             weights::load(&backend, d)?;

@@ -1,6 +1,7 @@
 //! From a model file and the configuration to a model that the engine can drive.
 
 mod limits;
+mod plan;
 #[cfg(test)]
 mod tests;
 
@@ -9,20 +10,23 @@ use std::path::Path;
 
 use super::arch::{Description, describe};
 use super::decoder::{Decoder, Limits};
-use super::load::gguf::{Gguf, LoadError, Metadata};
-use super::load::{digest, end_tokens};
+use super::load::gguf::{LoadError, Metadata};
+use super::load::{Checkpoint, TextFiles, digest, end_tokens};
 use super::{Model, panic_text};
 use crate::backend::candle::{CandleBackend, Place};
 use crate::backend::cpu::{self, CpuBackend};
-use crate::backend::{Backend, BackendError, BlockType, TensorSource};
-use crate::config::{BackendConfig, Device, EngineConfig, Kernels};
+use crate::backend::{Backend, BackendError, BlockType};
+use crate::config::{BackendConfig, Device, EngineConfig, Kernels, Quantize};
+use plan::Plan;
 
 /// A model that is ready to compute, and what the rest of the server must know of its file.
 pub struct Opened {
     pub model: Box<dyn Model>,
-    /// All of it: the tokenizer and the chat template are made from this.
+    /// All of it: the tokenizer and the chat template of a GGUF are made from this.
     pub metadata: Metadata,
-    /// `general.name`, else the file's name without its ending.
+    /// What they are made from if the model is a folder.
+    pub text: Option<TextFiles>,
+    /// `general.name`, else the name of the file without its ending, or of the folder.
     pub name: String,
     /// `general.architecture`, such as `llama`.
     pub arch: String,
@@ -34,7 +38,7 @@ pub struct Opened {
     pub load_bytes: u64,
 }
 
-/// Opens a GGUF file on the backend that the configuration asks for.
+/// Opens a GGUF file or a folder with safetensors on the backend that the configuration asks for.
 ///
 /// # Errors
 /// One line that names the file and the tensor or key in it, or the option that cannot be met.
@@ -57,36 +61,43 @@ fn open_checked(
 ) -> Result<Opened, LoadError> {
     let refuse = |reason: String| LoadError::new(path, reason);
     let maker = Maker::choose(backend).map_err(refuse)?;
-    let gguf = Gguf::open(path)?;
-    let (description, limits) = examine(&gguf, engine)?;
-    if gguf.tensors.values().any(|tensor| tensor.kind == BlockType::Mxfp4) {
+    let quantize = backend.quantize.unwrap_or(maker.quantize());
+    let checkpoint = Checkpoint::open(path, quantize)?;
+    let (description, limits) = examine(&checkpoint, engine)?;
+    if maker.is_on_cpu() {
+        let plan = Plan::of(&checkpoint, &description, &limits);
+        plan.check(backend.memory_bytes).map_err(refuse)?;
+    }
+    if checkpoint.tensors.values().any(|tensor| tensor.kind == BlockType::Mxfp4) {
         tracing::warn!(
             "MXFP4 weights are kept in 8 bits: twice as much memory as they take in the file"
         );
     }
-    let file_digest = digest(&gguf.files).map_err(|e| refuse(format!("cannot be read: {e}")))?;
+    let file_digest =
+        digest(&checkpoint.files).map_err(|e| refuse(format!("cannot be read: {e}")))?;
     let model = maker.load(&description, limits).map_err(|e| refuse(e.to_string()))?;
     Ok(Opened {
         model,
-        name: name(&gguf),
+        name: name(&checkpoint),
         arch: description.architecture.to_owned(),
         file_digest,
-        quantization: quantization(&gguf.metadata, &gguf.tensors.values().collect::<Vec<_>>()),
-        load_bytes: gguf.file_bytes,
-        metadata: gguf.metadata,
+        quantization: quantization(&checkpoint),
+        load_bytes: checkpoint.bytes,
+        metadata: checkpoint.metadata,
+        text: checkpoint.text,
     })
 }
 
 /// What the header alone tells: what the model is, and what it may take up. No weight was read.
 pub(crate) fn examine(
-    gguf: &Gguf,
+    checkpoint: &Checkpoint,
     engine: &EngineConfig,
 ) -> Result<(Description, Limits), LoadError> {
-    let refuse = |reason: String| LoadError::new(&gguf.path, reason);
-    let description = describe(&gguf.metadata, &gguf.tensors, &gguf.unusable)
+    let refuse = |reason: String| LoadError::new(&checkpoint.path, reason);
+    let description = describe(&checkpoint.metadata, &checkpoint.tensors, &checkpoint.unusable)
         .map_err(|e| refuse(e.to_string()))?;
-    let ends = end_tokens(&gguf.metadata).map_err(|e| refuse(e.to_string()))?;
-    check_vocabulary(&gguf.metadata, &description).map_err(refuse)?;
+    let ends = end_tokens(&checkpoint.metadata).map_err(|e| refuse(e.to_string()))?;
+    check_vocabulary(&checkpoint.metadata, &description).map_err(refuse)?;
     let limits = limits::limits(&description, engine, ends).map_err(refuse)?;
     Ok((description, limits))
 }
@@ -104,11 +115,11 @@ fn check_vocabulary(metadata: &Metadata, description: &Description) -> Result<()
 }
 
 /// `general.name` where it is a name, else that of the file.
-fn name(gguf: &Gguf) -> String {
-    let named = gguf.metadata.opt_str("general.name").ok().flatten().map(str::trim);
+fn name(checkpoint: &Checkpoint) -> String {
+    let named = checkpoint.metadata.opt_str("general.name").ok().flatten().map(str::trim);
     match named.filter(|n| !n.is_empty() && !n.chars().any(char::is_control)) {
         Some(name) => name.to_owned(),
-        None => gguf.path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
+        None => checkpoint.path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
     }
 }
 
@@ -148,6 +159,15 @@ impl Maker {
                 device_name(place)
             )),
         }
+    }
+
+    fn is_on_cpu(self) -> bool {
+        matches!(self, Self::Cpu(..) | Self::Candle(Place::Cpu))
+    }
+
+    /// What becomes of float matrices unless an option says otherwise: a device has the bandwidth for them as they are.
+    fn quantize(self) -> Quantize {
+        if self.is_on_cpu() { Quantize::Q8_0 } else { Quantize::None }
     }
 
     fn load(
@@ -212,7 +232,8 @@ fn kernels_name(kernels: Kernels) -> &'static str {
 }
 
 /// The name of `general.file_type` (`enum llama_ftype`), else of the type that most bytes have.
-fn quantization(metadata: &Metadata, tensors: &[&TensorSource]) -> String {
+fn quantization(checkpoint: &Checkpoint) -> String {
+    let Checkpoint { metadata, tensors, .. } = checkpoint;
     let named = match metadata.opt_u32("general.file_type").ok().flatten() {
         Some(0) => "F32",
         Some(1) => "F16",
@@ -233,8 +254,9 @@ fn quantization(metadata: &Metadata, tensors: &[&TensorSource]) -> String {
     if !named.is_empty() {
         return named.to_owned();
     }
-    let bytes_of =
-        |kind| tensors.iter().filter(|t| t.kind == kind).map(|t| t.byte_len() as u64).sum::<u64>();
+    let bytes_of = |kind| {
+        tensors.values().filter(|t| t.kind == kind).map(|t| t.byte_len() as u64).sum::<u64>()
+    };
     let most = BlockType::ALL.into_iter().max_by_key(|&kind| bytes_of(kind));
     most.map_or("unknown", BlockType::label).to_owned()
 }

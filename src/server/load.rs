@@ -12,10 +12,10 @@ use crate::cli::source::{ModelSource, resolve};
 use crate::config::{Config, LEGACY_NAMES, NamesConfig};
 use crate::engine;
 use crate::http::Served;
-use crate::model::load::hex;
+use crate::model::load::{SamplingDefaults, hex};
 use crate::model::{self, Model};
-use crate::text::Text;
 use crate::text::grammar::Grammars;
+use crate::text::{Beside, Text, TextError};
 
 /// Of the hash: enough to tell two servers apart.
 const FINGERPRINT_BYTES: usize = 6;
@@ -38,6 +38,7 @@ struct Opened {
     quantization: String,
     digest: String,
     bytes: u64,
+    defaults: SamplingDefaults,
 }
 
 /// Fetches the model if it must, loads it, and starts the engine. Blocks for as long as that takes.
@@ -66,13 +67,14 @@ pub(super) fn load(config: &Config, interrupt: &Interrupt) -> anyhow::Result<Loa
         fingerprint,
         created_s: SystemTime::UNIX_EPOCH.elapsed().map_or(0, |t| t.as_secs()),
         server_seed: config.engine.seed,
+        defaults: opened.defaults,
     };
     Ok(Loaded { served, arch: opened.arch, quantization: opened.quantization, bytes: opened.bytes })
 }
 
 fn open_file(config: &Config, path: &Path) -> anyhow::Result<Opened> {
     let opened = model::open(path, &config.backend, &config.engine)?;
-    let text = Text::from_gguf(&opened.metadata).with_context(|| path.display().to_string())?;
+    let text = text(&opened).with_context(|| path.display().to_string())?;
     Ok(Opened {
         model: opened.model,
         text,
@@ -81,7 +83,27 @@ fn open_file(config: &Config, path: &Path) -> anyhow::Result<Opened> {
         quantization: opened.quantization,
         digest: opened.file_digest,
         bytes: opened.load_bytes,
+        defaults: SamplingDefaults::of(&opened.metadata),
     })
+}
+
+fn text(opened: &model::Opened) -> Result<Text, TextError> {
+    let Some(files) = &opened.text else { return Text::from_gguf(&opened.metadata) };
+    let spec = opened.model.spec();
+    let beside = Beside {
+        tokenizer_config: files.tokenizer_config.as_deref().map(str::as_bytes),
+        chat_template: files.chat_template.clone(),
+        end_tokens: spec.end_tokens.clone(),
+        rows: spec.vocab,
+    };
+    let text = Text::from_hf(files.tokenizer.as_bytes(), beside)?;
+    if text.vocab() > spec.vocab {
+        let (tokens, rows) = (text.vocab(), spec.vocab);
+        return Err(TextError(format!(
+            "tokenizer.json has {tokens} tokens, the embedding {rows} rows"
+        )));
+    }
+    Ok(text)
 }
 
 #[cfg(feature = "fake-model")]
@@ -95,6 +117,7 @@ fn open_fake(spec: &str) -> anyhow::Result<Opened> {
         quantization: "none".to_owned(),
         digest: spec.to_owned(),
         bytes: 0,
+        defaults: SamplingDefaults::OPENAI,
     })
 }
 
@@ -105,7 +128,17 @@ fn own_name(path: &Path) -> String {
     if let Some(built_in) = BUILT_IN.iter().find(|m| file == m.file) {
         return built_in.name.to_owned();
     }
-    path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+    // The dots in a folder's name begin no ending.
+    let name = if path.is_dir() { path.file_name() } else { path.file_stem() };
+    unnumbered(&name.unwrap_or_default().to_string_lossy()).to_owned()
+}
+
+/// Without what numbers the first of several files.
+fn unnumbered(stem: &str) -> &str {
+    let is_number = |text: &str| text.len() == 5 && text.bytes().all(|b| b.is_ascii_digit());
+    let counted = stem.rsplit_once("-of-").filter(|(_, count)| is_number(count));
+    let numbered = counted.and_then(|(rest, _)| rest.rsplit_once('-'));
+    numbered.filter(|(_, number)| is_number(number)).map_or(stem, |(name, _)| name)
 }
 
 fn served_names(names: &NamesConfig, own: String) -> Vec<String> {
@@ -134,6 +167,19 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+
+    #[test]
+    fn the_first_of_several_files_is_called_like_all_of_them() {
+        for (stem, name) in [
+            ("big-00001-of-00003", "big"),
+            ("big-1-of-3", "big-1-of-3"),
+            ("one-of-00003", "one-of-00003"),
+            ("big", "big"),
+            ("-00001-of-00003", ""),
+        ] {
+            assert_eq!(unnumbered(stem), name);
+        }
+    }
 
     #[test]
     fn names_are_the_models_own_and_openais_unless_some_are_set() {

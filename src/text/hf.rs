@@ -3,10 +3,12 @@
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::fim::Fim;
 use super::template::Template;
 use super::tokenizer::hf;
 use super::{Inner, Text, TextError};
 use crate::engine::message::TokenId;
+use crate::model::load::gguf::Metadata;
 
 /// What the other files of a folder say.
 #[derive(Debug, Default)]
@@ -101,7 +103,7 @@ impl Text {
             adds_bos: front.is_some(),
             end_tokens,
             prefix: loaded.prefix,
-            fim: None,
+            fim: Fim::from_gguf(&Metadata::default(), &loaded.vocab)?,
             vocab: loaded.vocab,
             tokenizer: loaded.tokenizer,
             template: source.map(|source| Template::new(source, named)),

@@ -32,7 +32,7 @@ os._exit(os.waitstatus_to_exitcode(status) & 255)
 ";
 
 /// What `serve` says of `model`, seen from `home`, and that it says it as it should.
-fn refusal(home: &Path, model: &str, what: &str) -> String {
+pub(crate) fn refusal(home: &Path, model: &str, what: &str) -> String {
     let mut command = clean("python3", home);
     command.args(["-c", MEASURE, "peak", BIN, "serve", model, "--port", "0"]);
     let out = command.env("MILLRACE_API_KEY", KEY).stdin(Stdio::null()).output().unwrap();
@@ -47,9 +47,17 @@ fn refusal(home: &Path, model: &str, what: &str) -> String {
     let errors: Vec<&str> = text.lines().filter(|line| line.contains("error")).collect();
     assert!(errors.len() == 1 && errors[0].starts_with("error: "), "{what}: {text}");
     let peak: u64 = fs::read_to_string(home.join("peak")).unwrap().parse().unwrap();
-    let file = fs::metadata(home.join(model)).map_or(0, |about| about.len() >> 10);
+    let file = bytes(&home.join(model)) >> 10;
     assert!(peak < file + CONSTANT_KIB, "{what}: {peak} KiB for a file of {file} KiB");
     errors[0].to_owned()
+}
+
+/// Of a file, or of those in a folder.
+fn bytes(path: &Path) -> u64 {
+    match fs::read_dir(path) {
+        Ok(files) => files.map(|file| bytes(&file.unwrap().path())).sum(),
+        Err(_) => fs::metadata(path).map_or(0, |about| about.len()),
+    }
 }
 
 /// `serve` refuses a file of these bytes by its name and for a reason that contains `says`.

@@ -13,6 +13,8 @@ mod explosives;
 mod fake_hub;
 mod faults;
 #[cfg(target_os = "linux")]
+mod folders;
+mod hostile_folder;
 mod hostile_model;
 mod house;
 mod hub;

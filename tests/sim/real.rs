@@ -69,7 +69,13 @@ fn path(file: &str) -> PathBuf {
 }
 
 fn backend(kernels: Kernels, threads: usize) -> BackendConfig {
-    BackendConfig { threads: Some(threads), device: Device::Cpu, kernels }
+    BackendConfig {
+        threads: Some(threads),
+        device: Device::Cpu,
+        kernels,
+        quantize: None,
+        memory_bytes: None,
+    }
 }
 
 fn open(file: &str, backend: &BackendConfig) -> Box<dyn Model> {

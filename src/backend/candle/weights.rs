@@ -1,12 +1,11 @@
 //! From the blocks of a model file to candle's quantised tensors, without candle's reader of files.
 
-use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
-
-use candle_core::quantized::{GgmlDType, QMatMul, QStorage, QTensor};
+use candle_core::quantized::{QMatMul, QStorage, QTensor};
 use candle_core::{Device, Module, Tensor};
 use half::f16;
 
+use crate::backend::convert::dtype;
+use crate::backend::read::read_all;
 use crate::backend::{BackendError, BlockType, LinearSource, TensorSource};
 
 /// A matrix of several tensors of the file, stacked by rows. Neighbours of one block type are one
@@ -85,7 +84,7 @@ fn load(group: &[TensorSource], device: &Device) -> Result<QTensor, BackendError
     let mut rest = &mut bytes[..];
     for source in group {
         let (piece, after) = rest.split_at_mut(source.byte_len());
-        read(source, piece).map_err(|e| unusable(source, e))?;
+        read_all(source, piece)?;
         rest = after;
     }
     let rows: usize = group.iter().map(|s| s.rows).sum();
@@ -95,12 +94,6 @@ fn load(group: &[TensorSource], device: &Device) -> Result<QTensor, BackendError
     QStorage::from_data(bytes.into(), device, dtype(first.kind))
         .and_then(|storage| QTensor::new(storage, (rows, first.cols)))
         .map_err(|e| unusable(first, e))
-}
-
-fn read(source: &TensorSource, into: &mut [u8]) -> std::io::Result<()> {
-    let mut file = File::open(&source.path)?;
-    file.seek(SeekFrom::Start(source.offset))?;
-    file.read_exact(into)
 }
 
 /// A block of `MXFP4` as one of `Q8_0`, which can hold it exactly; candle knows no `MXFP4`.
@@ -116,21 +109,4 @@ fn eight_bits(block: &[u8; 17]) -> [u8; 34] {
         2..18 => number(block[i - 1] & 15),
         _ => number(block[i - 17] >> 4),
     })
-}
-
-/// What candle keeps it as.
-fn dtype(kind: BlockType) -> GgmlDType {
-    match kind {
-        BlockType::F32 => GgmlDType::F32,
-        BlockType::F16 => GgmlDType::F16,
-        BlockType::BF16 => GgmlDType::BF16,
-        BlockType::Q4_0 => GgmlDType::Q4_0,
-        BlockType::Q4_1 => GgmlDType::Q4_1,
-        BlockType::Q5_0 => GgmlDType::Q5_0,
-        BlockType::Q5_1 => GgmlDType::Q5_1,
-        BlockType::Q8_0 | BlockType::Mxfp4 => GgmlDType::Q8_0,
-        BlockType::Q4K => GgmlDType::Q4K,
-        BlockType::Q5K => GgmlDType::Q5K,
-        BlockType::Q6K => GgmlDType::Q6K,
-    }
 }

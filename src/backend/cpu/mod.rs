@@ -20,7 +20,6 @@ pub(crate) mod pack;
 mod plan;
 pub mod pool;
 pub mod quant;
-mod read;
 mod registers;
 mod rope;
 mod rows;
@@ -37,7 +36,7 @@ use registers::Registers;
 use rope::Angles;
 
 use self::gemm::{Kernels, Tier};
-pub use self::pack::Packed;
+pub use self::pack::{Packed, packed_bytes};
 use self::pool::Pool;
 use crate::backend::{
     Attention, Backend, BackendError, Batch, Experts, LinearSource, LogitMap, Mlp, Post, Pre,

@@ -21,7 +21,7 @@
 use half::f16;
 
 use super::quant::{self, GROUP, Group};
-use super::read::RowReader;
+use crate::backend::read::RowReader;
 use crate::backend::{BackendError, BlockType, LinearSource, TensorSource};
 
 /// Output rows in a panel.
@@ -85,6 +85,13 @@ impl Layout {
     pub(crate) fn is_float(self) -> bool {
         matches!(self, Self::F32 | Self::F16 | Self::BF16)
     }
+}
+
+/// Bytes that a tensor takes once it is packed.
+pub fn packed_bytes(source: &TensorSource) -> u64 {
+    let layout = Layout::of(source.kind);
+    let tile = layout.lines() * size_of::<Line>() + layout.scale_sets() * size_of::<Scales>();
+    (source.rows.div_ceil(PANEL) * source.cols.div_ceil(GROUP) * tile) as u64
 }
 
 /// Rows of one tensor, packed.

@@ -10,7 +10,7 @@ use super::values as v;
 use crate::backend::KvDtype;
 use crate::config::{
     AuthConfig, BackendConfig, Config, Device, EngineConfig, HttpConfig, Kernels, LogConfig,
-    NamesConfig, RequestLimits, TlsConfig,
+    NamesConfig, Quantize, RequestLimits, TlsConfig,
 };
 
 /// Largest of the counts that only a typing error exceeds.
@@ -207,10 +207,18 @@ fn backend(r: &mut Reader<'_>) -> BackendConfig {
         ("scalar", Kernels::Scalar),
         ("candle", Kernels::Candle),
     ];
+    let quantize = [
+        ("auto", None),
+        ("q8_0", Some(Quantize::Q8_0)),
+        ("q4_k", Some(Quantize::Q4K)),
+        ("none", Some(Quantize::None)),
+    ];
     BackendConfig {
         threads: r.auto_count("threads", 1024),
         device: r.get("device", v::one_of(&devices)),
         kernels: r.get("kernels", v::one_of(&kernels)),
+        quantize: r.get("quantize", v::one_of(&quantize)),
+        memory_bytes: memory_bytes(),
     }
 }
 

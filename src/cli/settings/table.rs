@@ -182,6 +182,10 @@ pub(crate) const ALL: &[Setting] = &[
         "CPU kernels: auto, avx512, avxvnni, avx2, scalar or candle (neon: not built yet)",
         "auto: the fastest that this processor runs. scalar and candle are for comparisons.",
     ),
+    setting("quantize", Text("TYPE"), "auto").about(
+        "what the float weights of a model folder become when loaded: auto, q8_0, q4_k or none",
+        "auto: q8_0 on the CPU, none elsewhere. A GGUF is taken as it is.",
+    ),
     setting("shutdown-timeout-s", Number("SECONDS"), "30").about(
         "from SIGTERM until unfinished requests are failed, in seconds",
         "Keep it below what the supervisor waits before SIGKILL.",

@@ -65,6 +65,7 @@ impl Rig {
             fingerprint: "fp_1".to_owned(),
             created_s: 7,
             server_seed: None,
+            defaults: crate::model::load::SamplingDefaults::OPENAI,
         });
         rig
     }

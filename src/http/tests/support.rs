@@ -154,6 +154,7 @@ fn served(model: &str) -> Served {
         fingerprint: "fp_test".to_owned(),
         created_s: 0,
         server_seed: None,
+        defaults: crate::model::load::SamplingDefaults::OPENAI,
     }
 }
 

@@ -198,9 +198,17 @@ impl<'a> Hyper<'a> {
 
     /// The window of layer `index`, for families that have local layers.
     pub(super) fn window(&self, family: &Family, index: usize) -> Result<Option<usize>, Refused> {
+        let key = "attention.sliding_window_pattern";
+        if let Some(Value::Bools(layers)) = self.value(key) {
+            let is_local = layers.get(index).copied().unwrap_or(false);
+            return if is_local {
+                self.count("attention.sliding_window", MAX_CONTEXT).map(Some)
+            } else {
+                Ok(None)
+            };
+        }
         let Some(local) = &family.local else { return Ok(None) };
         if let Some(pattern) = local.pattern {
-            let key = "attention.sliding_window_pattern";
             let pattern = self.count_if_any(key, MAX_LAYERS)?.unwrap_or(pattern);
             if (index + 1).is_multiple_of(pattern) {
                 return Ok(None);

@@ -176,6 +176,9 @@ impl Reader<'_, '_> {
         (outputs, inputs): (usize, usize),
     ) -> Result<Vec<LinearSource>, Refused> {
         let count = self.sizes.shape.experts;
+        if !self.tensors.has(&format!("{name}.weight")) {
+            return self.apart(name, (outputs, inputs));
+        }
         let weights = self.tensors.stack(&format!("{name}.weight"), (count, outputs, inputs))?;
         let bias = if self.family.biases == Biases::All {
             let all = self.tensors.matrix(&format!("{name}.bias"), count, outputs)?;
@@ -189,6 +192,20 @@ impl Reader<'_, '_> {
             bias: bias.iter().map(|all| all.matrix(index)).collect(),
         };
         Ok((0..count).map(one).collect())
+    }
+
+    /// The same as tensors of their own: in folders, and in the first files of Mixtral.
+    fn apart(
+        &mut self,
+        name: &str,
+        (outputs, inputs): (usize, usize),
+    ) -> Result<Vec<LinearSource>, Refused> {
+        let stem = name.strip_suffix("_exps").unwrap_or(name);
+        let one = |index| {
+            let weight = self.tensors.matrix(&format!("{stem}.{index}.weight"), outputs, inputs);
+            weight.map(LinearSource::from)
+        };
+        (0..self.sizes.shape.experts).map(one).collect()
     }
 
     fn shared_expert(

@@ -212,20 +212,27 @@ pub struct Description {
 #[derive(Debug, Clone)]
 pub enum RopeFactors {
     /// Llama 3.
-    Always(TensorSource),
+    Always(Factors),
     /// `LongRoPE`: the long ones serve contexts that are longer than the `original` one.
-    ByContext { original: usize, short: TensorSource, long: TensorSource },
+    ByContext { original: usize, short: Factors, long: Factors },
 }
 
 impl RopeFactors {
     /// Those of a server whose sequences have up to `context` tokens.
-    pub fn of(&self, context: usize) -> &TensorSource {
+    pub fn of(&self, context: usize) -> &Factors {
         match self {
             Self::Always(all) => all,
             Self::ByContext { original, long, .. } if context > *original => long,
             Self::ByContext { short, .. } => short,
         }
     }
+}
+
+/// Where they stand.
+#[derive(Debug, Clone)]
+pub enum Factors {
+    File(TensorSource),
+    Given(Vec<f32>),
 }
 
 /// An RMS norm, or with a bias a `LayerNorm`.

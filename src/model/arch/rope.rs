@@ -2,8 +2,8 @@
 
 use super::hyper::{Hyper, MAX_HEAD_DIM};
 use super::tensors::Tensors;
-use super::{Family, Refused, RopeFactors};
-use crate::backend::{Rope, Shape};
+use super::{Factors, Family, Refused, RopeFactors};
+use crate::backend::{Rope, RopePairs, Shape};
 use crate::model::load::gguf::Value;
 
 /// How frequencies are scaled.
@@ -23,6 +23,8 @@ struct Yarn {
     strength: f32,
     /// Turns within the original context at which the ramp begins and ends.
     turns: [f32; 2],
+    /// The ramp begins and ends at whole pairs.
+    rounds: bool,
     original: usize,
 }
 
@@ -59,15 +61,16 @@ impl Scaling {
 }
 
 impl Yarn {
-    /// The pairs at which the ramp begins and ends, rounded outwards as in ggml: a file does not say whether
-    /// its model was trained so.
+    /// The pairs at which the ramp begins and ends; rounded outwards, as ggml does always, unless a folder says that
+    /// its model was not trained so.
     fn ramp(&self, base: f32, dims: usize) -> [f32; 2] {
         let pair = |turns: f32| {
             let wavelengths = self.original as f32 / (turns * 2.0 * std::f32::consts::PI);
             dims as f32 * wavelengths.ln() / (2.0 * base.ln())
         };
-        let [fast, slow] = self.turns;
-        [pair(fast).floor().max(0.0), pair(slow).ceil().min((dims - 1) as f32)]
+        let [fast, slow] = self.turns.map(pair);
+        let (fast, slow) = if self.rounds { (fast.floor(), slow.ceil()) } else { (fast, slow) };
+        [fast.max(0.0), slow.min((dims - 1) as f32)]
     }
 }
 
@@ -82,8 +85,11 @@ impl Hyper<'_> {
         }
         let base = self.positive_if_any("rope.freq_base")?.unwrap_or(10_000.0);
         let scaling = self.scaling()?;
+        // Converters to GGUF turn the rows of some families; a folder has them as they were.
+        let is_halves = matches!(self.value("rope.pairs"), Some(Value::String(p)) if p == "halves");
+        let pairs = if is_halves { RopePairs::Halves } else { family.pairs };
         let rope = |base: f32, scaling: &Scaling, dims: usize, magnitude: f32| Rope {
-            pairs: family.pairs,
+            pairs,
             dims,
             inv_freq: scaling.frequencies(base, dims),
             magnitude: scaling.magnitude() * magnitude,
@@ -145,6 +151,7 @@ impl Hyper<'_> {
                 turns("rope.scaling.yarn_beta_fast", 32.0)?,
                 turns("rope.scaling.yarn_beta_slow", 1.0)?,
             ],
+            rounds: !matches!(self.value("rope.scaling.yarn_truncate"), Some(Value::Bool(false))),
             original: self.original_context()?,
         })
     }
@@ -168,14 +175,35 @@ pub(super) fn factors(
     tensors: &mut Tensors<'_>,
     pairs: usize,
 ) -> Result<Option<RopeFactors>, Refused> {
+    let given = |key: &str| match hyper.value(key) {
+        Some(Value::F32s(all))
+            if all.len() == pairs && all.iter().all(|f| f.is_normal() && *f > 0.0) =>
+        {
+            Ok(Some(Factors::Given(all.clone())))
+        }
+        Some(_) => Err(hyper.refused(key, "are not one positive number for each pair")),
+        None => Ok(None),
+    };
+    if let Some(all) = given("rope.scaling.factors")? {
+        return Ok(Some(RopeFactors::Always(all)));
+    }
+    if let Some((long, short)) =
+        given("rope.scaling.factors_long")?.zip(given("rope.scaling.factors_short")?)
+    {
+        return Ok(Some(RopeFactors::ByContext {
+            original: hyper.original_context()?,
+            short,
+            long,
+        }));
+    }
     let (long, short) = ("rope_factors_long.weight", "rope_factors_short.weight");
     if hyper.wants_factors() || tensors.has(long) || tensors.has(short) {
         return Ok(Some(RopeFactors::ByContext {
             original: hyper.original_context()?,
-            short: tensors.vector(short, pairs)?,
-            long: tensors.vector(long, pairs)?,
+            short: Factors::File(tensors.vector(short, pairs)?),
+            long: Factors::File(tensors.vector(long, pairs)?),
         }));
     }
     let always = tensors.optional_vector("rope_freqs.weight", pairs)?;
-    Ok(always.map(RopeFactors::Always))
+    Ok(always.map(|all| RopeFactors::Always(Factors::File(all))))
 }

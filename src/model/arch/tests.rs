@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use proptest::prelude::*;
 
 use super::*;
-use crate::backend::BlockType;
+use crate::backend::{BlockType, Change, Stored};
 use crate::model::load::gguf::Gguf;
 
 type Tensors = BTreeMap<String, TensorSource>;
@@ -21,10 +21,12 @@ fn tensor(tensors: &mut Tensors, name: &str, rows: usize, cols: usize) {
         name: name.to_owned(),
         path: PathBuf::from("none"),
         offset: 0,
+        stored: Stored::Blocks(BlockType::F32),
         kind: BlockType::F32,
         matrices: 1,
         rows,
         cols,
+        change: Change::None,
     };
     tensors.insert(name.to_owned(), source);
 }

@@ -26,6 +26,11 @@ const TEXTS: [&str; 13] = [
 /// `LLAMA_TOKEN_TYPE_CONTROL` and `…_USER_DEFINED`: a token of another type with such a text is text.
 const MARKS: [i32; 2] = [3, 4];
 
+/// Whether a control token of this text ends an answer.
+pub(super) fn is_end(text: &str) -> bool {
+    TEXTS.contains(&text)
+}
+
 /// Tokens that end an answer, ascending. A key that points outside the vocabulary is an error.
 pub fn end_tokens(metadata: &Metadata) -> Result<Vec<u32>, KeyError> {
     let tokens = metadata.opt_strings("tokenizer.ggml.tokens")?.unwrap_or_default();
@@ -39,8 +44,11 @@ pub fn end_tokens(metadata: &Metadata) -> Result<Vec<u32>, KeyError> {
         }
         ends.push(id);
     }
+    // What a folder's `generation_config.json` lists.
+    let listed = metadata.opt_u64s("tokenizer.ggml.eos_token_ids")?.unwrap_or_default();
+    ends.extend(listed.iter().filter_map(|&id| u32::try_from(id).ok()));
     for (id, (text, &kind)) in tokens.iter().zip(&kinds).enumerate() {
-        if MARKS.contains(&kind) && TEXTS.contains(&text.as_str()) {
+        if MARKS.contains(&kind) && is_end(text) {
             ends.push(id as u32);
         }
     }

@@ -143,21 +143,22 @@ fn parse(path: &Path, input: impl Read, file_bytes: u64) -> Result<Gguf, String>
 
 /// Makes tensors unusable that share bytes with one before them: many that are the same bytes would take
 /// a multiple of the file in memory, and no right file has them.
-fn refuse_overlaps(
+pub(super) fn refuse_overlaps(
     tensors: &mut BTreeMap<String, TensorSource>,
     unusable: &mut BTreeMap<String, String>,
 ) {
-    let end_of = |source: &TensorSource| source.offset + source.byte_len() as u64;
+    let end_of = |source: &TensorSource| source.offset + source.stored_len() as u64;
     let mut by_place: Vec<&TensorSource> = tensors.values().collect();
-    by_place.sort_by_key(|source| (source.offset, end_of(source)));
+    by_place.sort_by_key(|source| (&source.path, source.offset, end_of(source)));
     let mut overlaps = Vec::new();
     let mut furthest: Option<&TensorSource> = None;
     for source in by_place {
-        let before = furthest.filter(|before| source.offset < end_of(before));
+        let here = furthest.filter(|before| before.path == source.path);
+        let before = here.filter(|before| source.offset < end_of(before));
         if let Some(before) = before {
             overlaps.push((source.name.clone(), format!("overlaps {}", shown(&before.name))));
         }
-        if furthest.is_none_or(|before| end_of(source) > end_of(before)) {
+        if here.is_none_or(|before| end_of(source) > end_of(before)) {
             furthest = Some(source);
         }
     }
@@ -207,7 +208,7 @@ fn foreign<R: Read>(magic: [u8; 4], reader: &mut Reader<R>) -> &'static str {
         }
         // The length of a JSON text, far below 4 GiB, and its beginning.
         _ if reader.array().is_ok_and(|next| next == *b"\0\0\0\0{") => {
-            "it is a safetensors file, which is not supported"
+            "it is a safetensors file: name the folder that it is in"
         }
         _ => "it does not begin with GGUF",
     }

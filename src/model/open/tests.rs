@@ -22,7 +22,13 @@ fn engine() -> EngineConfig {
 }
 
 fn backend(kernels: Kernels) -> BackendConfig {
-    BackendConfig { threads: Some(1), device: Device::Cpu, kernels }
+    BackendConfig {
+        threads: Some(1),
+        device: Device::Cpu,
+        kernels,
+        quantize: None,
+        memory_bytes: None,
+    }
 }
 
 struct File {
@@ -182,7 +188,15 @@ fn every_cut_of_a_file_is_refused() {
 
 #[test]
 fn devices_and_kernels_are_held_against_the_build() {
-    let choose = |device, kernels| Maker::choose(&BackendConfig { threads: None, device, kernels });
+    let choose = |device, kernels| {
+        Maker::choose(&BackendConfig {
+            threads: None,
+            device,
+            kernels,
+            quantize: None,
+            memory_bytes: None,
+        })
+    };
     assert_eq!(choose(Device::Cpu, Kernels::Candle), Ok(Maker::Candle(Place::Cpu)));
     assert_eq!(choose(Device::Cpu, Kernels::Scalar), Ok(Maker::Cpu(Kernels::Scalar, None)));
     for (device, name) in [(Device::Cuda, "cuda"), (Device::Metal, "metal")] {

@@ -30,6 +30,7 @@ use super::generation::fields::Bounds;
 use super::json::Fields;
 use super::structured;
 use crate::http::{App, Identity};
+use crate::model::load::SamplingDefaults;
 
 /// `POST /v1/chat/completions`: the model stands in the body.
 pub async fn by_body(
@@ -54,7 +55,7 @@ pub async fn by_path(
 
 async fn complete(call: Call<'_>, fields: Fields) -> Result<Response, ApiError> {
     let Call { app, served, .. } = call;
-    let bounds = Bounds { vocab: served.text.vocab(), limits: app.config.limits };
+    let bounds = served.bounds(app.config.limits);
     let default_max_tokens = app.config.default_max_tokens;
     let mut checked = validate(&fields, bounds, default_max_tokens)?;
     drop(fields);
@@ -84,7 +85,7 @@ pub(crate) fn prepare(
     let limits = crate::config::RequestLimits::default();
     let default_max_tokens = max_model_len / 4;
     let fields = super::json::parse(body, KNOWN)?;
-    let bounds = Bounds { vocab: text.vocab(), limits };
+    let bounds = Bounds { vocab: text.vocab(), limits, defaults: SamplingDefaults::OPENAI };
     let mut checked = validate(&fields, bounds, default_max_tokens)?;
     let wanted = calls::grammar::wanted(&checked.conversation.tools, checked.shared.wanted.take())?;
     let setting = Setting {

@@ -23,6 +23,7 @@ use super::generation::fields::Bounds;
 use super::json::Fields;
 use super::{models, structured};
 use crate::http::{App, Identity};
+use crate::model::load::SamplingDefaults;
 
 /// `POST /v1/completions`: the model stands in the body.
 pub async fn by_body(
@@ -47,7 +48,7 @@ pub async fn by_path(
 
 async fn complete(call: Call<'_>, fields: Fields) -> Result<Response, ApiError> {
     let Call { served, model, .. } = call;
-    let bounds = Bounds { vocab: served.text.vocab(), limits: call.app.config.limits };
+    let bounds = served.bounds(call.app.config.limits);
     let mut checked = validate(fields, bounds)?;
     let setting = Setting {
         text: served.text.clone(),
@@ -70,7 +71,10 @@ pub(crate) fn prepare(
 ) -> Result<super::generation::prepare::Prepared, ApiError> {
     let limits = crate::config::RequestLimits::default();
     let fields = super::json::parse(body, KNOWN)?;
-    let checked = validate(fields, Bounds { vocab: text.vocab(), limits })?;
+    let checked = validate(
+        fields,
+        Bounds { vocab: text.vocab(), limits, defaults: SamplingDefaults::OPENAI },
+    )?;
     let text = text.clone();
     let setting = Setting { text, grammar: None, max_model_len, instruct: true };
     convert::prepare_here(checked, &setting, 0)

@@ -10,6 +10,7 @@ use crate::engine::message::{CacheSalt, Namespace, Sampling, Tenant, TokenId};
 use crate::http::openai::error::ApiError;
 use crate::http::openai::json::{self, At, Fields, Json, wrong_type};
 use crate::http::openai::structured::{self, Wanted};
+use crate::model::load::SamplingDefaults;
 
 pub const LOGIT_BIAS_MAX: usize = 1_024;
 pub const STOP_TOKENS_MAX: usize = 1_024;
@@ -26,6 +27,8 @@ pub(super) const REPETITION_MAX: f64 = 10.0;
 pub struct Bounds {
     pub vocab: usize,
     pub limits: RequestLimits,
+    /// What a request does not say.
+    pub defaults: SamplingDefaults,
 }
 
 /// The shared fields of a request, within their bounds.
@@ -117,16 +120,17 @@ fn truncate_prompt(fields: &Fields) -> Result<Option<Truncate>, ApiError> {
 fn sampling(fields: &Fields, bounds: Bounds, max_tokens: usize) -> Result<Sampling, ApiError> {
     let or =
         |name, default| -> Result<f32, ApiError> { Ok(fields.number(name)?.unwrap_or(default)) };
-    let top_k = fields.integer("top_k")?.unwrap_or(0);
+    let defaults = bounds.defaults;
+    let top_k = fields.integer("top_k")?.unwrap_or_else(|| defaults.top_k.into());
     Ok(Sampling {
-        temperature: or("temperature", 1.0)?,
-        top_p: or("top_p", 1.0)?,
+        temperature: or("temperature", defaults.temperature)?,
+        top_p: or("top_p", defaults.top_p)?,
         // As vLLM: -1 and 0 are off; so is any k that keeps the whole vocabulary.
         top_k: if (1..bounds.vocab as i64).contains(&top_k) { top_k as u32 } else { 0 },
-        min_p: or("min_p", 0.0)?,
+        min_p: or("min_p", defaults.min_p)?,
         frequency_penalty: or("frequency_penalty", 0.0)?,
         presence_penalty: or("presence_penalty", 0.0)?,
-        repetition_penalty: or("repetition_penalty", 1.0)?,
+        repetition_penalty: or("repetition_penalty", defaults.repetition_penalty)?,
         logit_bias: logit_bias(fields, bounds)?,
         min_tokens: min_tokens(fields, max_tokens)?,
         ignore_end: fields.boolean("ignore_eos")?.unwrap_or(false),

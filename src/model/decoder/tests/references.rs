@@ -9,13 +9,15 @@ use base64::prelude::BASE64_STANDARD;
 use serde::Deserialize;
 
 use super::golden::log_softmax;
-use super::{described, limits};
+use super::limits;
 use crate::backend::candle::{CandleBackend, Place};
 use crate::backend::cpu::CpuBackend;
 use crate::backend::{Batch, BlockId, KvDtype, LogitRows, Slice};
-use crate::config::Kernels;
+use crate::config::{Kernels, Quantize};
 use crate::model::Model;
+use crate::model::arch::{Description, describe};
 use crate::model::decoder::{Decoder, Limits};
+use crate::model::load::Checkpoint;
 
 const MODELS: [&str; 23] = [
     "llama",
@@ -93,13 +95,35 @@ fn expected(model: &str) -> Expected {
     serde_json::from_str(&text).unwrap()
 }
 
-fn prompts(model: &str) -> Vec<Prompt> {
-    let expected = expected(model);
-    match expected.as_gguf {
+/// As what a model is loaded.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Form {
+    Gguf,
+    Folder,
+}
+
+/// The model, and what is expected of it.
+fn reference(name: &str, form: Form) -> (Description, Vec<Prompt>) {
+    let path = if form == Form::Gguf { file(name) } else { folder(name) };
+    let checkpoint = Checkpoint::open(&path, Quantize::None).unwrap();
+    let Checkpoint { metadata, tensors, unusable, .. } = &checkpoint;
+    let expected = expected(name);
+    let prompts = match expected.as_gguf {
         // llama.cpp turns the window off that the file has.
-        Some(as_gguf) if model != "phi3" => as_gguf.prompts,
+        Some(as_gguf) if form == Form::Gguf && name != "phi3" => as_gguf.prompts,
         _ => expected.prompts,
-    }
+    };
+    (describe(metadata, tensors, unusable).unwrap(), prompts)
+}
+
+/// Each as a file, and as a folder.
+fn models() -> impl Iterator<Item = (&'static str, Form)> {
+    let forms = |name| [Form::Gguf, Form::Folder].map(|form| (name, form));
+    // gpt-oss is taken as GGUF only.
+    MODELS
+        .into_iter()
+        .flat_map(forms)
+        .filter(|&(name, form)| name != "gpt_oss" || form == Form::Gguf)
 }
 
 /// Room for all prompts at once.
@@ -177,33 +201,31 @@ fn difference(rows: &Rows, prompts: &[Prompt]) -> f64 {
 
 #[test]
 fn every_family_is_its_reference_on_candle() {
-    for name in MODELS {
+    for (name, form) in models() {
         let backend = CandleBackend::exact(Place::Cpu).unwrap();
-        let description = described(&file(name));
+        let (description, prompts) = reference(name, form);
         let mut model = Decoder::load(backend, &description, room()).unwrap();
-        let prompts = prompts(name);
         for way in [Way::Whole, Way::Chunks(37), Way::Chunks(1), Way::Batch] {
             let worst = difference(&rows(&mut model, &prompts, way), &prompts);
-            println!("{name} {way:?}: {worst:.6} nats");
-            assert!(worst <= DIFFERENCE_MAX, "{name} {way:?}: {worst}");
+            println!("{name} {form:?} {way:?}: {worst:.6} nats");
+            assert!(worst <= DIFFERENCE_MAX, "{name} {form:?} {way:?}: {worst}");
         }
     }
 }
 
 #[test]
 fn every_family_is_its_reference_on_our_kernels() {
-    for name in MODELS {
+    for (name, form) in models() {
         let backend = CpuBackend::new(Some(2), Kernels::Auto).unwrap();
-        let description = described(&file(name));
+        let (description, prompts) = reference(name, form);
         let mut model = Decoder::load(backend, &description, room()).unwrap();
-        let prompts = prompts(name);
         let whole = rows(&mut model, &prompts, Way::Whole);
         let worst = difference(&whole, &prompts);
-        println!("{name}: {worst:.6} nats");
-        assert!(worst <= DIFFERENCE_MAX, "{name}: {worst}");
+        println!("{name} {form:?}: {worst:.6} nats");
+        assert!(worst <= DIFFERENCE_MAX, "{name} {form:?}: {worst}");
         // Not near: the same.
         for way in [Way::Chunks(37), Way::Chunks(1), Way::Batch] {
-            assert!(rows(&mut model, &prompts, way) == whole, "{name} {way:?}");
+            assert!(rows(&mut model, &prompts, way) == whole, "{name} {form:?} {way:?}");
         }
         let backend = CpuBackend::new(Some(1), Kernels::Scalar).unwrap();
         let mut plain = Decoder::load(backend, &description, room()).unwrap();
@@ -213,13 +235,15 @@ fn every_family_is_its_reference_on_our_kernels() {
 
 #[test]
 fn factors_of_longrope_follow_the_servers_context() {
-    for name in ["phi3-longrope", "phi4-mini"] {
+    let longrope = |(name, _): &(&str, Form)| matches!(*name, "phi3-longrope" | "phi4-mini");
+    for (name, form) in models().filter(longrope) {
         let backend = CpuBackend::new(Some(2), Kernels::Auto).unwrap();
         let limits = Limits { max_context: 64, ..room() };
-        let mut model = Decoder::load(backend, &described(&file(name)), limits).unwrap();
+        let (description, _) = reference(name, form);
+        let mut model = Decoder::load(backend, &description, limits).unwrap();
         let prompts = expected(name).original_context.unwrap().prompts;
         let worst = difference(&rows(&mut model, &prompts, Way::Chunks(37)), &prompts);
-        assert!(worst <= DIFFERENCE_MAX, "{name}: {worst}");
+        assert!(worst <= DIFFERENCE_MAX, "{name} {form:?}: {worst}");
     }
 }
 
@@ -227,8 +251,7 @@ fn factors_of_longrope_follow_the_servers_context() {
 /// otherwise here and there.
 #[test]
 fn mxfp4_is_exact_on_candle_and_near_on_our_kernels() {
-    let description = described(&file("gpt_oss-mxfp4"));
-    let prompts = prompts("gpt_oss-mxfp4");
+    let (description, prompts) = reference("gpt_oss-mxfp4", Form::Gguf);
     let backend = CandleBackend::exact(Place::Cpu).unwrap();
     let mut model = Decoder::load(backend, &description, room()).unwrap();
     let exact = rows(&mut model, &prompts, Way::Whole);

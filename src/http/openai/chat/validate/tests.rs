@@ -2,13 +2,15 @@ use super::*;
 use crate::config::RequestLimits;
 use crate::http::openai::chat::types::KNOWN_BY_PATH;
 use crate::http::openai::json::{Json, parse};
+use crate::model::load::SamplingDefaults;
 
 const MESSAGES: &str = r#""messages": [{"role": "user", "content": "a"}]"#;
 
 fn checked(rest: &str) -> Result<Checked, ApiError> {
     let comma = if rest.is_empty() { "" } else { ", " };
     let body = format!("{{{MESSAGES}{comma}{rest}}}");
-    let bounds = Bounds { vocab: 300, limits: RequestLimits::default() };
+    let bounds =
+        Bounds { vocab: 300, limits: RequestLimits::default(), defaults: SamplingDefaults::OPENAI };
     validate(&parse(body.as_bytes(), KNOWN_BY_PATH)?, bounds, 1_024)
 }
 
@@ -151,7 +153,8 @@ fn faults_name_the_field() {
         let error = checked(rest).unwrap_err();
         assert_eq!((error.status().as_u16(), error.param()), (400, Some(param)), "{rest}");
     }
-    let bounds = Bounds { vocab: 300, limits: RequestLimits::default() };
+    let bounds =
+        Bounds { vocab: 300, limits: RequestLimits::default(), defaults: SamplingDefaults::OPENAI };
     let error = parse(b"{}", KNOWN_BY_PATH).and_then(|fields| validate(&fields, bounds, 9));
     assert_eq!(error.unwrap_err().param(), Some("messages"));
 }

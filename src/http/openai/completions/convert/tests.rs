@@ -5,6 +5,7 @@ use crate::http::openai::completions::types::KNOWN_BY_PATH;
 use crate::http::openai::completions::validate::validate;
 use crate::http::openai::generation::fields::Bounds;
 use crate::http::openai::json::parse;
+use crate::model::load::SamplingDefaults;
 use crate::text::testing::{GEMMA, QWEN, SMOLLM};
 
 const VOCAB: usize = 270;
@@ -12,7 +13,11 @@ const VOCAB: usize = 270;
 fn checked(body: &str) -> Checked {
     validate(
         parse(body.as_bytes(), KNOWN_BY_PATH).unwrap(),
-        Bounds { vocab: VOCAB, limits: RequestLimits::default() },
+        Bounds {
+            vocab: VOCAB,
+            limits: RequestLimits::default(),
+            defaults: SamplingDefaults::OPENAI,
+        },
     )
     .unwrap()
 }
@@ -139,7 +144,11 @@ fn an_empty_prompt_begins_as_the_models_texts_do() {
         let text = real.text().clone();
         let checked = validate(
             parse(br#"{"prompt": ""}"#, KNOWN_BY_PATH).unwrap(),
-            Bounds { vocab: text.vocab(), limits: RequestLimits::default() },
+            Bounds {
+                vocab: text.vocab(),
+                limits: RequestLimits::default(),
+                defaults: SamplingDefaults::OPENAI,
+            },
         );
         let setting = Setting { text: text.clone(), ..setting(100) };
         let prepared = prepare_here(checked.unwrap(), &setting, 0).unwrap();

@@ -8,10 +8,11 @@ use crate::http::openai::generation::fields::{
     CACHE_SALT_MAX, LOGIT_BIAS_MAX, STOP_TOKENS_MAX, StreamOptions, Truncate,
 };
 use crate::http::openai::json::{Field, parse};
+use crate::model::load::SamplingDefaults;
 use crate::text::{STOP_BYTES_MAX, STOPS_MAX};
 
 const LIMITS: RequestLimits = RequestLimits { n: 20, fan_out: 1_024, logprobs: 5 };
-const BOUNDS: Bounds = Bounds { vocab: 100, limits: LIMITS };
+const BOUNDS: Bounds = Bounds { vocab: 100, limits: LIMITS, defaults: SamplingDefaults::OPENAI };
 
 fn check(body: &str) -> Result<Checked, ApiError> {
     validate(parse(body.as_bytes(), KNOWN_BY_PATH)?, BOUNDS)

@@ -3,10 +3,12 @@ use crate::config::RequestLimits;
 use crate::http::openai::completions::types::KNOWN_BY_PATH;
 use crate::http::openai::generation::fields::Bounds;
 use crate::http::openai::json::parse;
+use crate::model::load::SamplingDefaults;
 
 fn prepare(body: &str, candidates: u32, prompts: Vec<Tokens>) -> Result<Prepared, ApiError> {
     let text = Text::fake(270);
-    let bounds = Bounds { vocab: 270, limits: RequestLimits::default() };
+    let bounds =
+        Bounds { vocab: 270, limits: RequestLimits::default(), defaults: SamplingDefaults::OPENAI };
     let fields = parse(body.as_bytes(), KNOWN_BY_PATH).unwrap();
     let shared = Shared::check(&fields, bounds, 16).unwrap();
     let plan = Plan {

@@ -1,0 +1,78 @@
+//! Between the forms that numbers have in files and the ones that backends take.
+
+use candle_core::quantized::{GgmlDType, QTensor};
+use candle_core::{Device, Tensor};
+
+use super::BlockType;
+use super::cpu::quant;
+
+/// How a file has a tensor's numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stored {
+    /// As backends take them.
+    Blocks(BlockType),
+}
+
+impl Stored {
+    /// Values in a block.
+    pub fn block_len(self) -> usize {
+        match self {
+            Self::Blocks(kind) => kind.block_len(),
+        }
+    }
+
+    /// Bytes of a block.
+    pub fn block_bytes(self) -> usize {
+        match self {
+            Self::Blocks(kind) => kind.block_bytes(),
+        }
+    }
+
+    /// The numbers of whole blocks.
+    pub(super) fn decode(self, bytes: &[u8], out: &mut [f32]) {
+        match self {
+            Self::Blocks(kind) => quant::dequantize_row(kind, bytes, out),
+        }
+    }
+}
+
+/// Appends rows of `cols` numbers as `kind`. Quantisation is candle's, which is ggml's.
+pub(super) fn encode(
+    kind: BlockType,
+    values: &[f32],
+    cols: usize,
+    out: &mut Vec<u8>,
+) -> Result<(), candle_core::Error> {
+    match kind {
+        BlockType::F32 => out.extend(values.iter().flat_map(|v| v.to_le_bytes())),
+        BlockType::F16 => {
+            out.extend(values.iter().flat_map(|&v| half::f16::from_f32(v).to_le_bytes()));
+        }
+        BlockType::BF16 => {
+            out.extend(values.iter().flat_map(|&v| half::bf16::from_f32(v).to_le_bytes()));
+        }
+        _ => {
+            let rows = values.len() / cols;
+            let tensor = Tensor::from_slice(values, (rows, cols), &Device::Cpu)?;
+            out.extend_from_slice(&QTensor::quantize(&tensor, dtype(kind))?.data()?);
+        }
+    }
+    Ok(())
+}
+
+/// What candle keeps it as.
+pub(super) fn dtype(kind: BlockType) -> GgmlDType {
+    match kind {
+        BlockType::F32 => GgmlDType::F32,
+        BlockType::F16 => GgmlDType::F16,
+        BlockType::BF16 => GgmlDType::BF16,
+        BlockType::Q4_0 => GgmlDType::Q4_0,
+        BlockType::Q4_1 => GgmlDType::Q4_1,
+        BlockType::Q5_0 => GgmlDType::Q5_0,
+        BlockType::Q5_1 => GgmlDType::Q5_1,
+        BlockType::Q8_0 | BlockType::Mxfp4 => GgmlDType::Q8_0,
+        BlockType::Q4K => GgmlDType::Q4K,
+        BlockType::Q5K => GgmlDType::Q5K,
+        BlockType::Q6K => GgmlDType::Q6K,
+    }
+}

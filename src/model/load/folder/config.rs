@@ -1,0 +1,346 @@
+//! `config.json` as the keys of a GGUF: what llama.cpp's `convert_hf_to_gguf.py` writes, and what it would write if GGUF knew of it.
+
+use std::path::Path;
+
+use serde_json::{Map, Value as Json};
+
+use super::names::Names;
+use super::{files, rope};
+use crate::model::load::gguf::{Metadata, Value, shown};
+
+/// A JSON object of the folder, such as the configuration of the model.
+pub(super) struct Config {
+    /// For errors.
+    file: &'static str,
+    values: Map<String, Json>,
+}
+
+/// A family as Hugging Face has it, and as GGUF has it.
+struct Family {
+    /// `model_type`.
+    name: &'static str,
+    /// `general.architecture`.
+    arch: &'static str,
+    /// The function that its MLP is built with.
+    activation: &'static str,
+    names: Names,
+    /// `sliding_window` holds in every layer.
+    all_local: bool,
+    /// The weights of the chosen experts are made to.
+    sums_to_one: bool,
+    /// Numbers that have other names in a GGUF.
+    numbers: &'static [(&'static str, &'static str)],
+}
+
+const NAMES: Names = Names { post_norms: false, norms_lack_one: false, is_gpt2: false };
+const PLAIN: Family = Family {
+    name: "",
+    arch: "",
+    activation: "silu",
+    names: NAMES,
+    all_local: false,
+    sums_to_one: false,
+    numbers: &[],
+};
+const GEMMA: Family = Family {
+    name: "gemma",
+    arch: "gemma",
+    activation: "gelu_pytorch_tanh",
+    names: Names { norms_lack_one: true, ..NAMES },
+    ..PLAIN
+};
+const GEMMA2: Family = Family {
+    name: "gemma2",
+    arch: "gemma2",
+    names: Names { post_norms: true, norms_lack_one: true, ..NAMES },
+    numbers: &[
+        ("attn_logit_softcapping", "attn_logit_softcapping"),
+        ("final_logit_softcapping", "final_logit_softcapping"),
+        ("rope_local_base_freq", "rope.freq_base_swa"),
+    ],
+    ..GEMMA
+};
+const FAMILIES: [Family; 16] = [
+    Family { name: "llama", arch: "llama", ..PLAIN },
+    Family { name: "mistral", arch: "llama", all_local: true, ..PLAIN },
+    Family { name: "mixtral", arch: "llama", all_local: true, sums_to_one: true, ..PLAIN },
+    Family { name: "qwen2", arch: "qwen2", ..PLAIN },
+    Family { name: "qwen2_moe", arch: "qwen2moe", ..PLAIN },
+    Family { name: "qwen3", arch: "qwen3", ..PLAIN },
+    Family { name: "qwen3_moe", arch: "qwen3moe", sums_to_one: true, ..PLAIN },
+    Family { name: "phi3", arch: "phi3", all_local: true, ..PLAIN },
+    Family { name: "olmo2", arch: "olmo2", names: Names { post_norms: true, ..NAMES }, ..PLAIN },
+    Family {
+        name: "starcoder2",
+        arch: "starcoder2",
+        activation: "gelu_pytorch_tanh",
+        all_local: true,
+        ..PLAIN
+    },
+    Family {
+        name: "gpt2",
+        arch: "gpt2",
+        activation: "gelu_new",
+        names: Names { is_gpt2: true, ..NAMES },
+        ..PLAIN
+    },
+    GEMMA,
+    GEMMA2,
+    Family { name: "gemma3_text", arch: "gemma3", ..GEMMA2 },
+    Family { name: "smollm3", arch: "smollm3", ..PLAIN },
+    Family {
+        name: "granite",
+        arch: "granite",
+        numbers: &[
+            ("attention_multiplier", "attention.scale"),
+            ("embedding_multiplier", "embedding_scale"),
+            ("residual_multiplier", "residual_scale"),
+            ("logits_scaling", "logit_scale"),
+        ],
+        ..PLAIN
+    },
+];
+/// Sizes: what Hugging Face calls them (GPT-2's name second), and what GGUF does.
+const SIZES: [(&str, &str, &str); 11] = [
+    ("num_attention_heads", "n_head", "attention.head_count"),
+    ("num_key_value_heads", "", "attention.head_count_kv"),
+    ("hidden_size", "n_embd", "embedding_length"),
+    ("intermediate_size", "n_inner", "feed_forward_length"),
+    ("num_hidden_layers", "n_layer", "block_count"),
+    ("head_dim", "", "attention.key_length"),
+    ("max_position_embeddings", "n_positions", "context_length"),
+    ("num_experts", "num_local_experts", "expert_count"),
+    ("num_experts_per_tok", "", "expert_used_count"),
+    ("moe_intermediate_size", "", "expert_feed_forward_length"),
+    ("shared_expert_intermediate_size", "", "expert_shared_feed_forward_length"),
+];
+
+impl Config {
+    /// Reads the file, if it is there.
+    pub(super) fn read(folder: &Path, file: &'static str) -> Result<Option<Self>, String> {
+        let values: Option<Map<String, Json>> = files::json(folder, file)?;
+        Ok(values.map(|values| Self { file, values }))
+    }
+
+    /// The keys under which the rest of the loader looks.
+    pub(super) fn metadata(&self) -> Result<Metadata, String> {
+        let family = self.family()?;
+        self.refuse_others(family)?;
+        let mut keys = Keys { prefix: family.arch, metadata: Metadata::default() };
+        keys.metadata
+            .values
+            .insert("general.architecture".to_owned(), Value::String(family.arch.to_owned()));
+        for (name, other, key) in SIZES {
+            let found = self.integer(name)?;
+            let found = if found.is_none() { self.integer(other)? } else { found };
+            if let Some(size) = found {
+                keys.put(key, Value::U64(size));
+            }
+        }
+        if family.names.is_gpt2 && self.integer("n_inner")?.is_none() {
+            let hidden = self.integer("n_embd")?.unwrap_or(0);
+            keys.put("feed_forward_length", Value::U64(hidden.saturating_mul(4)));
+        }
+        for name in ["rms_norm_eps", "norm_epsilon", "layer_norm_epsilon"] {
+            if let Some(eps) = self.number(name)? {
+                let kind = if name == "rms_norm_eps" { "_rms" } else { "" };
+                keys.put(&format!("attention.layer_norm{kind}_epsilon"), Value::F64(eps));
+            }
+        }
+        for (name, key) in family.numbers {
+            if let Some(number) = self.number(name)? {
+                keys.put(key, Value::F64(number));
+            }
+        }
+        if let Some(scalar) = self.number("query_pre_attn_scalar")? {
+            keys.put("attention.scale", Value::F64(1.0 / scalar.sqrt()));
+        }
+        if let Some(size) = self.integer("vocab_size")? {
+            keys.put("vocab_size", Value::U64(size));
+        }
+        self.windows(family, &mut keys)?;
+        rope::keys(self, &mut keys)?;
+        Ok(keys.metadata)
+    }
+
+    pub(super) fn names(&self) -> Result<&'static Names, String> {
+        self.family().map(|family| &family.names)
+    }
+
+    /// Whether the embedding is the head, too. Transformers' own default, but for Gemma's classes, is not to.
+    pub(super) fn is_tied(&self) -> Result<bool, String> {
+        let default = self.family()?.name.starts_with("gemma");
+        Ok(self.flag("tie_word_embeddings")?.unwrap_or(default))
+    }
+
+    fn family(&self) -> Result<&'static Family, String> {
+        const KNOWN: &[Family] = &FAMILIES;
+        let name = self.string("model_type")?.ok_or("config.json: model_type is missing")?;
+        KNOWN.iter().find(|family| family.name == name).ok_or_else(|| {
+            let known: Vec<&str> = KNOWN.iter().map(|family| family.name).collect();
+            let known = known.join(", ");
+            format!("model_type {:?} is not supported (supported: {known})", shown(name))
+        })
+    }
+
+    /// What would be computed otherwise than here.
+    fn refuse_others(&self, family: &Family) -> Result<(), String> {
+        if let Some(Json::Object(quantization)) = self.values.get("quantization_config") {
+            let method = quantization.get("quant_method").and_then(Json::as_str).unwrap_or("some");
+            let method = shown(method);
+            return Err(format!("its weights are quantised ({method}), which is not supported"));
+        }
+        for key in ["hidden_activation", "hidden_act", "activation_function"] {
+            // Gemma's first files say one thing there and mean another, which the other key corrects.
+            if let Some(name) = self.string(key)? {
+                if name != family.activation && family.name != "gemma" {
+                    let name = shown(name);
+                    return Err(format!("config.json: {key} {name} is not supported here"));
+                }
+                break;
+            }
+        }
+        if self.flag("use_bidirectional_attention")? == Some(true) {
+            return Err("config.json: use_bidirectional_attention is not supported".to_owned());
+        }
+        self.refuse_other_experts(family)?;
+        for key in ["scale_attn_by_inverse_layer_idx", "add_cross_attention"] {
+            if self.flag(key)? == Some(true) {
+                return Err(format!("config.json: {key} is not supported"));
+            }
+        }
+        if self.flag("scale_attn_weights")? == Some(false) {
+            return Err("config.json: scale_attn_weights false is not supported".to_owned());
+        }
+        if family.name == "smollm3" {
+            let layers = self.array("no_rope_layers")?.unwrap_or_default();
+            let each =
+                |(i, flag): (usize, &Json)| flag.as_u64() == Some(u64::from((i + 1) % 4 != 0));
+            if !layers.iter().enumerate().all(each) {
+                return Err("config.json: no_rope_layers are not every fourth".to_owned());
+            }
+        }
+        Ok(())
+    }
+
+    fn refuse_other_experts(&self, family: &Family) -> Result<(), String> {
+        if self.flag("norm_topk_prob")?.is_some_and(|sums| sums != family.sums_to_one) {
+            return Err("config.json: norm_topk_prob is not that of the released models".to_owned());
+        }
+        let is_sparse = self.integer("decoder_sparse_step")?.unwrap_or(1) == 1
+            && self.array("mlp_only_layers")?.is_none_or(<[Json]>::is_empty);
+        if is_sparse {
+            Ok(())
+        } else {
+            Err("config.json: layers without experts are not supported".to_owned())
+        }
+    }
+
+    /// The window, and which layers have it.
+    fn windows(&self, family: &Family, keys: &mut Keys) -> Result<(), String> {
+        let layers = self.integer("num_hidden_layers")?.unwrap_or(0).min(MAX_LAYERS) as usize;
+        let window = self.integer("sliding_window")?.filter(|&window| window > 0);
+        let used = self.flag("use_sliding_window")? != Some(false);
+        let Some(window) = window.filter(|_| used) else {
+            // Said, since families have windows where nothing is.
+            keys.put("attention.sliding_window_pattern", Value::Bools(Vec::new()));
+            return Ok(());
+        };
+        let local: Vec<bool> = if let Some(types) = self.array("layer_types")? {
+            let kinds = types.iter().map(|kind| match kind.as_str() {
+                Some("sliding_attention") => Ok(true),
+                Some("full_attention") => Ok(false),
+                _ => Err("config.json: layer_types has one that is not supported".to_owned()),
+            });
+            kinds.collect::<Result<_, _>>()?
+        } else if let Some(first) = self.integer("max_window_layers")? {
+            (0..layers).map(|i| i as u64 >= first).collect()
+        } else if family.names.post_norms {
+            // Gemma 2 and 3.
+            let default = if family.arch == "gemma2" { 2 } else { 6 };
+            let pattern = self.integer("sliding_window_pattern")?.unwrap_or(default).max(1);
+            (1..=layers).map(|i| !(i as u64).is_multiple_of(pattern)).collect()
+        } else {
+            vec![family.all_local; layers]
+        };
+        keys.put("attention.sliding_window", Value::U64(window));
+        keys.put("attention.sliding_window_pattern", Value::Bools(local));
+        Ok(())
+    }
+
+    fn found<T>(
+        &self,
+        key: &str,
+        wanted: &str,
+        read: impl FnOnce(&Json) -> Option<T>,
+    ) -> Result<Option<T>, String> {
+        match self.values.get(key) {
+            None | Some(Json::Null) => Ok(None),
+            Some(value) => match read(value) {
+                Some(value) => Ok(Some(value)),
+                None => Err(format!("{}: {key} is not {wanted}", self.file)),
+            },
+        }
+    }
+
+    pub(super) fn integer(&self, key: &str) -> Result<Option<u64>, String> {
+        self.found(key, "an integer", Json::as_u64)
+    }
+
+    pub(super) fn number(&self, key: &str) -> Result<Option<f64>, String> {
+        self.found(key, "a number", Json::as_f64)
+    }
+
+    pub(super) fn flag(&self, key: &str) -> Result<Option<bool>, String> {
+        self.found(key, "true or false", Json::as_bool)
+    }
+
+    pub(super) fn string(&self, key: &str) -> Result<Option<&str>, String> {
+        match self.values.get(key) {
+            None | Some(Json::Null) => Ok(None),
+            Some(Json::String(text)) => Ok(Some(text)),
+            Some(_) => Err(format!("{}: {key} is not a string", self.file)),
+        }
+    }
+
+    pub(super) fn get(&self, key: &str) -> Option<&Json> {
+        self.values.get(key)
+    }
+
+    fn array(&self, key: &str) -> Result<Option<&[Json]>, String> {
+        match self.values.get(key) {
+            None | Some(Json::Null) => Ok(None),
+            Some(Json::Array(values)) => Ok(Some(values)),
+            Some(_) => Err(format!("{}: {key} is not an array", self.file)),
+        }
+    }
+
+    pub(super) fn floats(&self, key: &str) -> Result<Option<Vec<f32>>, String> {
+        let Some(values) = self.array(key)? else { return Ok(None) };
+        let float = |value: &Json| value.as_f64().map(|x| x as f32);
+        let floats: Option<Vec<f32>> = values.iter().map(float).collect();
+        floats.map(Some).ok_or_else(|| format!("{}: {key} is not an array of numbers", self.file))
+    }
+
+    /// An object within the configuration, to be read in the same way.
+    pub(super) fn part(&self, key: &str) -> Result<Option<Self>, String> {
+        self.found(key, "an object", |value| {
+            Some(Self { file: self.file, values: value.as_object()?.clone() })
+        })
+    }
+}
+
+/// Above what any model has; the hyperparameters themselves are checked later, as a GGUF's are.
+const MAX_LAYERS: u64 = 1 << 10;
+
+/// Keys of one architecture.
+pub(super) struct Keys {
+    prefix: &'static str,
+    metadata: Metadata,
+}
+
+impl Keys {
+    pub(super) fn put(&mut self, key: &str, value: Value) {
+        self.metadata.values.insert(format!("{}.{key}", self.prefix), value);
+    }
+}

@@ -1,0 +1,129 @@
+//! A folder as Hugging Face serves models: `config.json`, safetensors, a tokenizer. Read into the same names and keys that a
+//! GGUF has, so that one loader knows both.
+
+mod config;
+mod files;
+mod generation;
+mod names;
+mod rope;
+mod safetensors;
+mod text;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::Checkpoint;
+use super::gguf::{LoadError, ModelFile, refuse_overlaps, shown};
+use crate::backend::{BlockType, Change, TensorSource};
+use crate::config::Quantize;
+use config::Config;
+use names::Place;
+use safetensors::Shard;
+pub use text::TextFiles;
+
+/// Reads and checks everything but the weights themselves, whose matrices will become what `quantize` says.
+///
+/// # Errors
+/// One line that names the file and what in it.
+pub(super) fn open(path: &Path, quantize: Quantize) -> Result<Checkpoint, LoadError> {
+    read(path, quantize).map_err(|reason| LoadError::new(path, reason))
+}
+
+fn read(path: &Path, quantize: Quantize) -> Result<Checkpoint, String> {
+    let config = Config::read(path, "config.json")?.ok_or("has no config.json")?;
+    let generation = Config::read(path, "generation_config.json")?;
+    let mut metadata = config.metadata()?;
+    generation::keys(&config, generation.as_ref(), &mut metadata)?;
+    let text = text::read(path, &mut metadata)?;
+    let mut folder = Checkpoint {
+        path: path.to_owned(),
+        metadata,
+        tensors: BTreeMap::new(),
+        unusable: BTreeMap::new(),
+        files: Vec::new(),
+        bytes: 0,
+        text: Some(text),
+    };
+    for (file, expected) in files::shards(path)? {
+        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let shard = Shard::open(&file).map_err(|reason| format!("{} {reason}", shown(&name)))?;
+        let has = |tensor: &String| shard.tensors.iter().any(|(name, _)| name == tensor);
+        if let Some(missing) = expected.iter().find(|tensor| !has(tensor)) {
+            return Err(format!("tensor {} is not in {}", shown(missing), shown(&name)));
+        }
+        folder.bytes += shard.file_bytes;
+        folder.files.push(ModelFile { path: file, header_bytes: shard.header_bytes });
+        take(&mut folder, shard, &config, quantize)?;
+    }
+    refuse_overlaps(&mut folder.tensors, &mut folder.unusable);
+    Ok(folder)
+}
+
+/// Adds the tensors of a file under the names that a GGUF has for them.
+fn take(
+    folder: &mut Checkpoint,
+    shard: Shard,
+    config: &Config,
+    quantize: Quantize,
+) -> Result<(), String> {
+    let (names, is_tied) = (config.names()?, config.is_tied()?);
+    for (own_name, found) in shard.tensors {
+        let twice = || Err(format!("tensor {} is there twice", shown(&own_name)));
+        let (name, change) = match names.place(&own_name) {
+            // Some files have the embedding a second time as the head.
+            Place::Named(name, _) if is_tied && name == "output.weight" => continue,
+            Place::Named(name, change) => (name, change),
+            Place::LeftAside => continue,
+            Place::Unknown => {
+                let name = shown(&own_name);
+                return Err(format!("tensor {name} has no use in this architecture"));
+            }
+        };
+        if folder.tensors.contains_key(&name) || folder.unusable.contains_key(&name) {
+            return twice();
+        }
+        match found {
+            Ok(source) => {
+                let source = changed(source, change, wanted(&name, quantize));
+                folder.tensors.insert(name, source);
+            }
+            Err(reason) => drop(folder.unusable.insert(name, reason)),
+        }
+    }
+    Ok(())
+}
+
+/// What a tensor becomes, the first that fits its rows; nothing: it stays as it is.
+fn wanted(name: &str, quantize: Quantize) -> &'static [BlockType] {
+    let is_outer = matches!(name, "token_embd.weight" | "output.weight");
+    let is_matrix = is_outer
+        || name.starts_with("blk.")
+            && name.ends_with(".weight")
+            && !name.ends_with("_norm.weight")
+            // Routers are small, and decide.
+            && !name.ends_with("_inp.weight")
+            && !name.ends_with("_inp_shexp.weight");
+    match quantize {
+        _ if !is_matrix => &[],
+        Quantize::None => &[],
+        Quantize::Q8_0 => &[BlockType::Q8_0],
+        Quantize::Q4K if is_outer => &[BlockType::Q6K, BlockType::Q8_0],
+        Quantize::Q4K => &[BlockType::Q4K, BlockType::Q8_0],
+    }
+}
+
+fn changed(source: TensorSource, change: Change, wanted: &[BlockType]) -> TensorSource {
+    let mut source = TensorSource { change, ..source };
+    if change == Change::Transposed {
+        std::mem::swap(&mut source.rows, &mut source.cols);
+    }
+    if change == Change::PlusOne {
+        // Halves have no room for both.
+        source.kind = BlockType::F32;
+    }
+    let fits = |kind: &&BlockType| source.cols.is_multiple_of(kind.block_len());
+    if let Some(&kind) = wanted.iter().find(fits) {
+        source.kind = kind;
+    }
+    source
+}

@@ -1,0 +1,160 @@
+//! How positions are rotated: `rope_theta` with `rope_scaling` of transformers 4, or `rope_parameters` of transformers 5.
+
+use std::f64::consts::PI;
+
+use super::config::{Config, Keys};
+use crate::model::load::gguf::{Value, shown};
+
+pub(super) fn keys(config: &Config, keys: &mut Keys) -> Result<(), String> {
+    let scaling = match config.part("rope_parameters")? {
+        None => config.part("rope_scaling")?,
+        // Gemma 3 has one for its global layers, and one for the others.
+        Some(parameters) => match parameters.part("full_attention")? {
+            None => Some(parameters),
+            Some(global) => {
+                let local = parameters.part("sliding_attention")?;
+                let base = local.map(|local| local.number("rope_theta")).transpose()?.flatten();
+                if let Some(base) = base {
+                    keys.put("rope.freq_base_swa", Value::F64(base));
+                }
+                Some(global)
+            }
+        },
+    };
+    let of_scaling = scaling.as_ref().map(|s| s.number("rope_theta")).transpose()?.flatten();
+    let base = config.number("rope_theta")?.or(of_scaling).unwrap_or(10_000.0);
+    keys.put("rope.freq_base", Value::F64(base));
+    keys.put("rope.pairs", Value::String("halves".to_owned()));
+    let dims = dims(config, scaling.as_ref())?;
+    if let Some(dims) = dims {
+        keys.put("rope.dimension_count", Value::U64(dims));
+    }
+    let Some(scaling) = scaling else { return Ok(()) };
+    let kind = scaling.string("rope_type")?;
+    let kind = if kind.is_none() { scaling.string("type")? } else { kind }.unwrap_or("default");
+    let number = |key: &str| scaling.number(key);
+    match kind {
+        "default" => {}
+        "linear" => {
+            keys.put("rope.scaling.type", Value::String("linear".to_owned()));
+            keys.put("rope.scaling.factor", Value::F64(number("factor")?.unwrap_or(1.0)));
+        }
+        "llama3" => {
+            let Some(dims) = dims else {
+                return Err("config.json: head_dim is missing".to_owned());
+            };
+            let factors = llama3(&scaling, base, dims)?;
+            keys.put("rope.scaling.factors", Value::F32s(factors));
+        }
+        "yarn" => yarn(&scaling, keys)?,
+        "longrope" => longrope(config, &scaling, keys)?,
+        other => {
+            let other = shown(other);
+            return Err(format!("config.json: rope_type {other} is not supported"));
+        }
+    }
+    Ok(())
+}
+
+/// The keys that converters write, and one for a ramp that is not rounded.
+fn yarn(scaling: &Config, keys: &mut Keys) -> Result<(), String> {
+    for key in ["mscale", "mscale_all_dim"] {
+        if scaling.number(key)?.is_some() {
+            return Err(format!("config.json: {key} of rope_scaling is not supported"));
+        }
+    }
+    let factor =
+        scaling.number("factor")?.ok_or("config.json: factor of rope_scaling is missing")?;
+    keys.put("rope.scaling.type", Value::String("yarn".to_owned()));
+    keys.put("rope.scaling.factor", Value::F64(factor));
+    if let Some(original) = scaling.integer("original_max_position_embeddings")? {
+        keys.put("rope.scaling.original_context_length", Value::U64(original));
+    }
+    for (name, key) in [("beta_fast", "yarn_beta_fast"), ("beta_slow", "yarn_beta_slow")] {
+        if let Some(turns) = scaling.number(name)? {
+            keys.put(&format!("rope.scaling.{key}"), Value::F64(turns));
+        }
+    }
+    if let Some(whole) = scaling.number("attention_factor")? {
+        // A key has what it is multiplied by besides.
+        let usual = if factor > 1.0 { 0.1 * factor.ln() + 1.0 } else { 1.0 };
+        keys.put("rope.scaling.attn_factor", Value::F64(whole / usual));
+    }
+    if let Some(rounds) = scaling.flag("truncate")? {
+        keys.put("rope.scaling.yarn_truncate", Value::Bool(rounds));
+    }
+    Ok(())
+}
+
+/// Factors for contexts below and above the original one; what is rotated grows with the ratio of the two
+/// (transformers' `_compute_longrope_parameters`).
+fn longrope(config: &Config, scaling: &Config, keys: &mut Keys) -> Result<(), String> {
+    const ORIGINAL: &str = "original_max_position_embeddings";
+    let inner = scaling.integer(ORIGINAL)?;
+    let original = config.integer(ORIGINAL)?.or(inner).filter(|&original| original > 1);
+    let original = original.ok_or_else(|| format!("config.json: {ORIGINAL} is missing"))?;
+    let longest = config.integer("max_position_embeddings")?.unwrap_or(original);
+    keys.put("rope.scaling.type", Value::String("longrope".to_owned()));
+    keys.put("rope.scaling.original_context_length", Value::U64(original));
+    for (name, key) in [("long_factor", "factors_long"), ("short_factor", "factors_short")] {
+        let factors = scaling.floats(name)?;
+        let factors = factors.ok_or_else(|| format!("config.json: {name} is missing"))?;
+        keys.put(&format!("rope.scaling.{key}"), Value::F32s(factors));
+    }
+    let ratio = longest as f64 / original as f64;
+    let usual = if ratio > 1.0 { (1.0 + ratio.ln() / (original as f64).ln()).sqrt() } else { 1.0 };
+    let growth = scaling.number("attention_factor")?.unwrap_or(usual);
+    keys.put("rope.scaling.attn_factor", Value::F64(growth));
+    Ok(())
+}
+
+/// Rotated elements of a head.
+fn dims(config: &Config, scaling: Option<&Config>) -> Result<Option<u64>, String> {
+    let head_dim = match config.integer("head_dim")? {
+        Some(head_dim) => Some(head_dim),
+        None => {
+            let hidden = config.integer("hidden_size")?;
+            let heads = config.integer("num_attention_heads")?;
+            hidden.zip(heads).and_then(|(hidden, heads)| hidden.checked_div(heads))
+        }
+    };
+    let own = config.number("partial_rotary_factor")?;
+    let part = match (own, scaling) {
+        (None, Some(scaling)) => scaling.number("partial_rotary_factor")?,
+        _ => own,
+    };
+    if part.is_some_and(|part| !(part > 0.0 && part <= 1.0)) {
+        return Err("config.json: partial_rotary_factor is not in 0 to 1".to_owned());
+    }
+    // Transformers cuts off what is no whole number.
+    Ok(head_dim.map(|dims| (dims as f64 * part.unwrap_or(1.0)) as u64))
+}
+
+/// Divisors of the frequencies of Llama 3.1 and later: long waves are stretched, short ones are not, and those between go over
+/// smoothly (transformers' `_compute_llama3_parameters`).
+fn llama3(scaling: &Config, base: f64, dims: u64) -> Result<Vec<f32>, String> {
+    let needed = |key: &str| match scaling.number(key)? {
+        Some(number) if number.is_finite() && number > 0.0 => Ok(number),
+        _ => Err(format!("config.json: {key} of rope_scaling is not a positive number")),
+    };
+    let factor = needed("factor")?;
+    let (low, high) = (needed("low_freq_factor")?, needed("high_freq_factor")?);
+    let context = needed("original_max_position_embeddings")?;
+    if high <= low {
+        return Err("config.json: high_freq_factor is not above low_freq_factor".to_owned());
+    }
+    // Bounded as every head is; a larger one is refused by its own name later.
+    let pairs = dims.min(1 << 10) / 2;
+    let divisor = |i: u64| {
+        let wave = 2.0 * PI * base.powf(2.0 * i as f64 / dims as f64);
+        if wave < context / high {
+            1.0
+        } else if wave > context / low {
+            factor
+        } else {
+            let smooth = (context / wave - low) / (high - low);
+            1.0 / ((1.0 - smooth) / factor + smooth)
+        }
+    };
+    Ok((0..pairs).map(|i| divisor(i) as f32).collect())
+}

@@ -1,0 +1,169 @@
+//! The header of a safetensors file: which tensors there are, and where.
+//!
+//! A JSON text behind its length, then the numbers. Format: <https://huggingface.co/docs/safetensors>.
+
+use std::fmt;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+
+use crate::backend::{BlockType, Change, Stored, TensorSource};
+use crate::model::load::gguf::shown;
+
+/// Far above any real header (a mixture of 128 experts in one file has 3 MB), low enough to be held several times over.
+const MAX_HEADER_BYTES: u64 = 32 << 20;
+const MAX_TENSORS: usize = 1 << 16;
+const MAX_DIMS: usize = 8;
+const LENGTH_BYTES: u64 = 8;
+
+/// The tensors of one file, under the names they have there.
+pub(super) struct Shard {
+    pub(super) file_bytes: u64,
+    /// Length and JSON text together.
+    pub(super) header_bytes: u64,
+    /// Each with its place, or why it cannot be used: a clause without its subject.
+    pub(super) tensors: Vec<(String, Result<TensorSource, String>)>,
+}
+
+impl Shard {
+    /// Reads and checks the header. Errors are clauses about the file.
+    pub(super) fn open(path: &Path) -> Result<Self, String> {
+        let unreadable = |e: std::io::Error| format!("cannot be read: {e}");
+        if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
+            return Err("is not a file".to_owned());
+        }
+        let mut file = File::open(path).map_err(unreadable)?;
+        let file_bytes = file.metadata().map_err(unreadable)?.len();
+        let mut length = [0; LENGTH_BYTES as usize];
+        file.read_exact(&mut length).map_err(|e| format!("is no safetensors file: {e}"))?;
+        let length = u64::from_le_bytes(length);
+        if length > MAX_HEADER_BYTES {
+            return Err(format!("claims a header of {length} bytes, above {MAX_HEADER_BYTES}"));
+        }
+        if length > file_bytes - LENGTH_BYTES {
+            return Err(format!("claims a header of {length} bytes, more than it has"));
+        }
+        let mut json = vec![0; length as usize];
+        file.read_exact(&mut json).map_err(unreadable)?;
+        let header: Header =
+            serde_json::from_slice(&json).map_err(|e| format!("has a header that {}", told(&e)))?;
+        let header_bytes = LENGTH_BYTES + length;
+        let tensors = header
+            .0
+            .into_iter()
+            .map(|(name, entry)| {
+                let place = entry.locate(&name, path, header_bytes, file_bytes);
+                (name, place)
+            })
+            .collect();
+        Ok(Self { file_bytes, header_bytes, tensors })
+    }
+}
+
+/// What a reader of JSON says, as a clause.
+pub(super) fn told(error: &serde_json::Error) -> String {
+    format!("cannot be understood: {}", shown(&error.to_string()))
+}
+
+/// Names and entries in the order of the file; a name may not come twice.
+struct Header(Vec<(String, Entry)>);
+
+#[derive(Deserialize)]
+struct Entry {
+    dtype: String,
+    shape: Vec<u64>,
+    data_offsets: [u64; 2],
+}
+
+impl<'de> Deserialize<'de> for Header {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries;
+        impl<'de> Visitor<'de> for Entries {
+            type Value = Header;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of tensors")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header, A::Error> {
+                let mut entries = Vec::new();
+                let mut names = std::collections::HashSet::new();
+                while let Some(name) = map.next_key::<String>()? {
+                    if name == "__metadata__" {
+                        map.next_value::<IgnoredAny>()?;
+                        continue;
+                    }
+                    if entries.len() == MAX_TENSORS {
+                        let error = format_args!("there are more than {MAX_TENSORS} tensors");
+                        return Err(serde::de::Error::custom(error));
+                    }
+                    if !names.insert(name.clone()) {
+                        let error = format_args!("tensor {} is there twice", shown(&name));
+                        return Err(serde::de::Error::custom(error));
+                    }
+                    let entry = map.next_value()?;
+                    entries.push((name, entry));
+                }
+                Ok(Header(entries))
+            }
+        }
+        deserializer.deserialize_map(Entries)
+    }
+}
+
+impl Entry {
+    fn locate(
+        &self,
+        name: &str,
+        path: &Path,
+        start: u64,
+        file_bytes: u64,
+    ) -> Result<TensorSource, String> {
+        let kind = match self.dtype.as_str() {
+            "F32" => BlockType::F32,
+            "F16" => BlockType::F16,
+            "BF16" => BlockType::BF16,
+            other => {
+                let other = shown(other);
+                return Err(format!(
+                    "has type {other}, which is not supported (F32, F16, BF16 are)"
+                ));
+            }
+        };
+        if self.shape.len() > MAX_DIMS {
+            return Err(format!("has {} dimensions", self.shape.len()));
+        }
+        let (rows, cols) = match self.shape[..] {
+            [cols] => (1, cols),
+            [rows, cols] => (rows, cols),
+            _ => return Err(format!("has the dimensions {:?}", self.shape)),
+        };
+        if rows == 0 || cols == 0 {
+            return Err(format!("is empty ({:?})", self.shape));
+        }
+        let bytes = rows.checked_mul(cols).and_then(|n| n.checked_mul(kind.block_bytes() as u64));
+        let [from, to] = self.data_offsets;
+        if bytes.is_none() || to.checked_sub(from) != bytes {
+            return Err(format!("({} of {:?}) lies at {from}..{to}", self.dtype, self.shape));
+        }
+        if to > file_bytes - start {
+            let held = file_bytes - start;
+            return Err(format!("ends at byte {to} of {held} bytes of numbers"));
+        }
+        let too_large = |_| format!("({:?}) is too large for this machine", self.shape);
+        Ok(TensorSource {
+            name: name.to_owned(),
+            path: path.to_owned(),
+            offset: start + from,
+            stored: Stored::Blocks(kind),
+            kind,
+            matrices: 1,
+            rows: usize::try_from(rows).map_err(too_large)?,
+            cols: usize::try_from(cols).map_err(too_large)?,
+            change: Change::None,
+        })
+    }
+}

@@ -1,0 +1,60 @@
+//! What a model will take up, told and checked before it takes anything.
+
+use crate::backend::cpu::packed_bytes;
+use crate::model::arch::Description;
+use crate::model::decoder::{Limits, kv_block_bytes};
+use crate::model::load::Checkpoint;
+
+/// Bytes of memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Plan {
+    weights: u64,
+    kv_cache: u64,
+}
+
+impl Plan {
+    /// On the CPU.
+    pub(super) fn of(checkpoint: &Checkpoint, description: &Description, limits: &Limits) -> Self {
+        let block = kv_block_bytes(&description.shape, limits.kv_dtype) as u64;
+        Self {
+            weights: checkpoint.tensors.values().map(packed_bytes).sum(),
+            kv_cache: block.saturating_mul(limits.blocks as u64),
+        }
+    }
+
+    /// Refuses what `memory`, of the machine or its container, cannot hold.
+    pub(super) fn check(self, memory: Option<u64>) -> Result<(), String> {
+        let (weights, kv_cache) = (gib(self.weights), gib(self.kv_cache));
+        tracing::info!(weights, kv_cache, "memory that the model will take");
+        match memory {
+            Some(memory) if self.weights.saturating_add(self.kv_cache) > memory => Err(format!(
+                "its weights take {weights} and the KV cache {kv_cache} (--kv-cache-memory), more than the {} that there are",
+                gib(memory)
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn gib(bytes: u64) -> String {
+    format!("{:.2} GiB", bytes as f64 / (1_u64 << 30) as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_fit_is_refused_with_the_figures() {
+        let plan = Plan { weights: 3 << 30, kv_cache: 1 << 30 };
+        assert_eq!(plan.check(None), Ok(()));
+        assert_eq!(plan.check(Some(4 << 30)), Ok(()));
+        let refusal = plan.check(Some((4 << 30) - 1)).unwrap_err();
+        assert!(
+            refusal.starts_with("its weights take 3.00 GiB and the KV cache 1.00 GiB"),
+            "{refusal}"
+        );
+        let endless = Plan { weights: u64::MAX, kv_cache: u64::MAX };
+        assert!(endless.check(Some(u64::MAX - 1)).is_err());
+    }
+}

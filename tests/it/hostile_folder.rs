@@ -1,0 +1,226 @@
+//! Model folders that lie, break off or are something else (row 31 of `docs/faults.md`), as `hostile_model` has it for files.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::hostile_model::refusal;
+
+const INDEX: &str = "model.safetensors.index.json";
+
+/// A copy of the small model of a family, in the folder `hostile`.
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn of(family: &str) -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models").join(family);
+        fs::create_dir(home.path().join("hostile")).unwrap();
+        for file in fs::read_dir(from).unwrap() {
+            let path = file.unwrap().path();
+            let name = path.file_name().unwrap();
+            if !path.extension().is_some_and(|e| e == "gguf") && name != "expected.json" {
+                fs::copy(&path, home.path().join("hostile").join(name)).unwrap();
+            }
+        }
+        Self(home)
+    }
+
+    fn write(&self, name: &str, bytes: impl AsRef<[u8]>) {
+        fs::write(self.0.path().join("hostile").join(name), bytes).unwrap();
+    }
+
+    fn remove(&self, name: &str) {
+        fs::remove_file(self.0.path().join("hostile").join(name)).unwrap();
+    }
+
+    /// Changes what stands in a JSON file.
+    fn change(&self, name: &str, change: impl FnOnce(&mut Value)) {
+        let path = self.0.path().join("hostile").join(name);
+        let mut value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        change(&mut value);
+        fs::write(path, value.to_string()).unwrap();
+    }
+
+    /// Changes the header of the weights.
+    fn change_header(&self, change: impl FnOnce(&mut Value)) {
+        let path = self.0.path().join("hostile/model.safetensors");
+        let bytes = fs::read(&path).unwrap();
+        let length = u64::from_le_bytes(*bytes.first_chunk().unwrap()) as usize;
+        let mut header = serde_json::from_slice(&bytes[8..8 + length]).unwrap();
+        change(&mut header);
+        self.write("model.safetensors", weights(&header.to_string(), &bytes[8 + length..]));
+    }
+
+    /// `serve` refuses it in one line that says this.
+    fn assert_refused(&self, says: &str) {
+        let line = refusal(self.0.path(), "hostile", says);
+        assert!(line.contains("hostile: ") && line.contains(says), "{says}: {line}");
+    }
+}
+
+fn weights(header: &str, numbers: &[u8]) -> Vec<u8> {
+    [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), numbers].concat()
+}
+
+fn assert_config_refused(says: &str, change: impl FnOnce(&mut Value)) {
+    let folder = Folder::of("llama");
+    folder.change("config.json", change);
+    folder.assert_refused(says);
+}
+
+fn assert_header_refused(says: &str, change: impl FnOnce(&mut Value)) {
+    let folder = Folder::of("llama");
+    folder.change_header(change);
+    folder.assert_refused(says);
+}
+
+fn assert_weights_refused(says: &str, bytes: &[u8]) {
+    let folder = Folder::of("llama");
+    folder.write("model.safetensors", bytes);
+    folder.assert_refused(says);
+}
+
+#[test]
+fn row_31_a_folder_without_what_it_needs() {
+    for (file, says) in [
+        ("config.json", "has no config.json"),
+        ("tokenizer.json", "has no tokenizer.json"),
+        ("model.safetensors", "has neither model.safetensors nor"),
+    ] {
+        let folder = Folder::of("llama");
+        folder.remove(file);
+        folder.assert_refused(says);
+    }
+    let folder = Folder::of("llama");
+    folder.remove("model.safetensors");
+    folder.write("pytorch_model.bin", b"\x80\x02cos\nsystem\n");
+    folder.assert_refused("pickles, which it has, could run any code and are never read");
+    let folder = Folder::of("llama");
+    folder.remove("config.json");
+    symlink("/dev/zero", folder.0.path().join("hostile/config.json")).unwrap();
+    folder.assert_refused("config.json is not a file");
+    let folder = Folder::of("llama");
+    folder.write("config.json", vec![b' '; 3 << 20]);
+    folder.assert_refused("config.json is longer than");
+}
+
+#[test]
+fn row_31_an_index_leads_nowhere_else() {
+    for file in
+        ["../x.safetensors", "/dev/zero", "a/b.safetensors", "..", "", "x.bin", ".safetensors/.."]
+    {
+        let folder = Folder::of("qwen2");
+        folder.change(INDEX, |index| index["weight_map"]["model.norm.weight"] = json!(file));
+        folder.assert_refused("index.json names the file");
+    }
+    let folder = Folder::of("qwen2");
+    folder.change(INDEX, |index| index["weight_map"]["x"] = json!("absent.safetensors"));
+    folder.assert_refused("absent.safetensors cannot be read");
+    let folder = Folder::of("qwen2");
+    folder.change(INDEX, |index| {
+        index["weight_map"]["model.norm.weight"] = json!("model-00001-of-00003.safetensors");
+    });
+    folder.assert_refused("tensor model.norm.weight is not in model-00001-of-00003.safetensors");
+    let folder = Folder::of("qwen2");
+    folder.change(INDEX, |index| index["weight_map"] = json!({}));
+    folder.assert_refused("index.json names no file");
+    let folder = Folder::of("qwen2");
+    folder.change(INDEX, |index| {
+        let files = (0..2000).map(|i| (format!("t{i}"), json!(format!("{i}.safetensors"))));
+        index["weight_map"] = Value::Object(files.collect());
+    });
+    folder.assert_refused("names more than 1024 files");
+}
+
+#[test]
+fn row_31_headers_that_the_file_does_not_hold() {
+    for length in [u64::MAX, 1 << 62, 1 << 40, 33 << 20] {
+        assert_weights_refused(
+            &format!("claims a header of {length} bytes"),
+            &length.to_le_bytes(),
+        );
+    }
+    assert_weights_refused("more than it has", &1000_u64.to_le_bytes());
+    assert_weights_refused("is no safetensors file", b"short");
+    assert_weights_refused("cannot be understood", &weights("{\"a\": ", b""));
+    assert_weights_refused("cannot be understood", &weights(&"[".repeat(100_000), b""));
+    let entry = r#"{"dtype":"F32","shape":[1],"data_offsets":[0,4]}"#;
+    let twice = format!(r#"{{"a":{entry},"a":{entry}}}"#);
+    assert_weights_refused("tensor a is there twice", &weights(&twice, &[0; 4]));
+    let many: Vec<String> = (0..70_000).map(|i| format!(r#""{i}":{entry}"#)).collect();
+    let many = format!("{{{}}}", many.join(","));
+    assert_weights_refused("there are more than 65536 tensors", &weights(&many, &[0; 4]));
+}
+
+#[test]
+fn row_31_tensors_that_are_not_where_they_say() {
+    const NORM: &str = "model.norm.weight";
+    for (entry, says) in [
+        (
+            json!({"dtype": "F16", "shape": [32], "data_offsets": [0, 1_u64 << 40]}),
+            "lies at 0..1099511627776",
+        ),
+        (json!({"dtype": "F16", "shape": [32], "data_offsets": [64, 0]}), "lies at 64..0"),
+        (
+            json!({"dtype": "F16", "shape": [1_u64 << 33, 1_u64 << 33], "data_offsets": [0, 64]}),
+            "lies at 0..64",
+        ),
+        (
+            json!({"dtype": "F16", "shape": [32], "data_offsets": [1_u64 << 40, (1_u64 << 40) + 64]}),
+            "ends at byte",
+        ),
+        (json!({"dtype": "F16", "shape": [32], "data_offsets": [0, 64]}), "overlaps"),
+        (
+            json!({"dtype": "F8_E4M3", "shape": [32], "data_offsets": [0, 32]}),
+            "has type F8_E4M3, which is not supported",
+        ),
+        (json!({"dtype": "F16", "shape": [], "data_offsets": [0, 2]}), "has the dimensions []"),
+        (json!({"dtype": "F16", "shape": [0], "data_offsets": [0, 0]}), "is empty"),
+    ] {
+        assert_header_refused(says, |header| header[NORM] = entry);
+    }
+    assert_header_refused("output_norm.weight is missing", |header| {
+        header.as_object_mut().unwrap().remove(NORM);
+    });
+    assert_header_refused("tensor visual.weight has no use", |header| {
+        header["visual.weight"] = header[NORM].clone();
+    });
+}
+
+#[test]
+fn row_31_configurations_that_no_model_has() {
+    for (key, value, says) in [
+        ("model_type", json!("tf5"), "is not supported (supported: "),
+        ("model_type", json!(null), "model_type is missing"),
+        ("hidden_size", json!(-1), "hidden_size is not an integer"),
+        ("hidden_size", json!(1_u64 << 60), "llama.embedding_length is not in 1..="),
+        ("num_hidden_layers", json!(1_000_000_000), "llama.block_count is not in 1..="),
+        ("num_attention_heads", json!(0), "llama.attention.head_count is not in 1..="),
+        ("rope_theta", json!(0), "llama.rope.freq_base is not a positive number"),
+        ("rope_scaling", json!({"rope_type": "spiral"}), "rope_type spiral is not supported"),
+        (
+            "rope_scaling",
+            json!({"rope_type": "llama3"}),
+            "factor of rope_scaling is not a positive number",
+        ),
+        ("rope_scaling", json!([1]), "rope_scaling is not an object"),
+        (
+            "quantization_config",
+            json!({"quant_method": "gptq"}),
+            "its weights are quantised (gptq)",
+        ),
+        ("hidden_act", json!("relu"), "hidden_act relu is not supported"),
+        ("vocab_size", json!("many"), "vocab_size is not an integer"),
+    ] {
+        assert_config_refused(says, |config| config[key] = value);
+    }
+    let folder = Folder::of("llama");
+    folder.write("config.json", "[".repeat(100_000));
+    folder.assert_refused("config.json cannot be understood");
+    let folder = Folder::of("llama");
+    folder.write("tokenizer.json", "{\"added_tokens\": 7}");
+    folder.assert_refused("tokenizer.json");
+}
