@@ -148,15 +148,15 @@ pub(super) fn refuse_overlaps(
     unusable: &mut BTreeMap<String, String>,
 ) {
     let end_of = |source: &TensorSource| source.offset + source.stored_len() as u64;
-    let mut by_place: Vec<&TensorSource> = tensors.values().collect();
-    by_place.sort_by_key(|source| (&source.path, source.offset, end_of(source)));
+    let mut by_place: Vec<(&String, &TensorSource)> = tensors.iter().collect();
+    by_place.sort_by_key(|(_, source)| (&source.path, source.offset, end_of(source)));
     let mut overlaps = Vec::new();
     let mut furthest: Option<&TensorSource> = None;
-    for source in by_place {
+    for (name, source) in by_place {
         let here = furthest.filter(|before| before.path == source.path);
         let before = here.filter(|before| source.offset < end_of(before));
         if let Some(before) = before {
-            overlaps.push((source.name.clone(), format!("overlaps {}", shown(&before.name))));
+            overlaps.push((name.clone(), format!("overlaps {}", shown(&before.name))));
         }
         if here.is_none_or(|before| end_of(source) > end_of(before)) {
             furthest = Some(source);

@@ -9,7 +9,7 @@ mod rope;
 mod safetensors;
 mod text;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
 use super::Checkpoint;
@@ -47,8 +47,8 @@ fn read(path: &Path, quantize: Quantize) -> Result<Checkpoint, String> {
     for (file, expected) in files::shards(path)? {
         let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let shard = Shard::open(&file).map_err(|reason| format!("{} {reason}", shown(&name)))?;
-        let has = |tensor: &String| shard.tensors.iter().any(|(name, _)| name == tensor);
-        if let Some(missing) = expected.iter().find(|tensor| !has(tensor)) {
+        let there: HashSet<&String> = shard.tensors.iter().map(|(name, _)| name).collect();
+        if let Some(missing) = expected.iter().find(|tensor| !there.contains(tensor)) {
             return Err(format!("tensor {} is not in {}", shown(missing), shown(&name)));
         }
         folder.bytes += shard.file_bytes;
