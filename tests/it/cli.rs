@@ -109,7 +109,7 @@ fn row_31_serve_says_what_is_wrong_with_its_model_in_one_line() {
         ("HuggingFaceTB/SmolLM2", 1, "--offline forbids to ask the hub"),
         ("a/b/c", 2, "owner/name:FILE.gguf"),
         ("models/none.gguf", 1, "no such file"),
-        ("folder", 2, "folder"),
+        ("folder", 1, "folder: has no config.json"),
         ("./none.gguf", 1, "no such file"),
         ("smollm2-135m-instruct", 1, "--offline"),
         ("bad.gguf", 1, "bad.gguf"),

@@ -32,7 +32,8 @@ fn serve(family: &str, options: &[&str]) -> Server {
 fn differences(server: &Server, expected: &Value) -> Vec<f64> {
     let mut all = Vec::new();
     for prompt in expected["prompts"].as_array().unwrap() {
-        let body = json!({"prompt": prompt["ids"], "max_tokens": 0, "echo": true, "logprobs": 0});
+        let body = json!({"model": expected["model"], "prompt": prompt["ids"], "max_tokens": 0,
+            "echo": true, "logprobs": 0});
         let answer = server.client().complete(&body);
         assert_eq!(answer.status, 200, "{}", answer.json());
         let got = answer.json()["choices"][0]["logprobs"]["token_logprobs"].clone();
@@ -53,7 +54,8 @@ fn a_folder_answers_as_transformers_does() {
         let server = serve(family, &["--quantize", "none"]);
         let client = server.client();
         for case in expected["tokenizer"].as_array().unwrap() {
-            let answer = client.post("/tokenize", &json!({"prompt": case["text"]}));
+            let answer =
+                client.post("/tokenize", &json!({"model": family, "prompt": case["text"]}));
             assert_eq!(answer.json()["tokens"], case["ids"], "{family}: {}", case["text"]);
         }
         let worst = *differences(&server, &expected).last().unwrap();
@@ -76,7 +78,8 @@ fn what_the_folder_says_of_ends_and_of_sampling_holds() {
     let server = serve("llama3", &["--quantize", "none"]);
     let client = server.client();
     let answer = |more: Value| {
-        let mut body = json!({"prompt": [284, 51, 256], "max_tokens": 40, "seed": 7});
+        let prompt = [284, 51, 256];
+        let mut body = json!({"model": "llama3", "prompt": prompt, "max_tokens": 40, "seed": 7});
         body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         client.complete(&body).json()["choices"][0].clone()
     };
