@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::support::Server;
 
-/// One with shards, one whose tokenizer is SentencePiece's, one that rotates nothing, one with experts.
+/// One with shards, one whose tokenizer is `SentencePiece`'s, one that rotates nothing, one with experts.
 const FAMILIES: [&str; 6] = ["qwen2", "llama", "llama3", "gemma3", "gpt2", "mixtral"];
 /// Our KV cache is f16 here; weights are floats (`--quantize none`). The order of the prompt costs 2 nats or more.
 const TOLERANCE_NATS: f64 = 0.02;

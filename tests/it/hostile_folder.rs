@@ -21,7 +21,7 @@ impl Folder {
         for file in fs::read_dir(from).unwrap() {
             let path = file.unwrap().path();
             let name = path.file_name().unwrap();
-            if !path.extension().is_some_and(|e| e == "gguf") && name != "expected.json" {
+            if path.extension().is_none_or(|e| e != "gguf") && name != "expected.json" {
                 fs::copy(&path, home.path().join("hostile").join(name)).unwrap();
             }
         }

@@ -21,7 +21,7 @@ const MAX_SHARDS: usize = 1024;
 pub(super) const TOKENIZER: &str = "tokenizer.json";
 const INDEX: &str = "model.safetensors.index.json";
 const SINGLE: &str = "model.safetensors";
-/// What PyTorch writes: reading one can run any code.
+/// What `PyTorch` writes: reading one can run any code.
 const PICKLES: [&str; 5] = ["bin", "pt", "pth", "pkl", "ckpt"];
 
 /// The text of a file in the folder, if there is one. Errors name the file.

@@ -110,13 +110,12 @@ fn longrope(config: &Config, scaling: &Config, keys: &mut Keys) -> Result<(), St
 
 /// Rotated elements of a head.
 fn dims(config: &Config, scaling: Option<&Config>) -> Result<Option<u64>, String> {
-    let head_dim = match config.integer("head_dim")? {
-        Some(head_dim) => Some(head_dim),
-        None => {
-            let hidden = config.integer("hidden_size")?;
-            let heads = config.integer("num_attention_heads")?;
-            hidden.zip(heads).and_then(|(hidden, heads)| hidden.checked_div(heads))
-        }
+    let head_dim = if let Some(head_dim) = config.integer("head_dim")? {
+        Some(head_dim)
+    } else {
+        let hidden = config.integer("hidden_size")?;
+        let heads = config.integer("num_attention_heads")?;
+        hidden.zip(heads).and_then(|(hidden, heads)| hidden.checked_div(heads))
     };
     let own = config.number("partial_rotary_factor")?;
     let part = match (own, scaling) {
