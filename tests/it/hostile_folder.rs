@@ -185,6 +185,9 @@ fn row_31_tensors_that_are_not_where_they_say() {
     assert_header_refused("output_norm.weight is missing", |header| {
         header.as_object_mut().unwrap().remove(NORM);
     });
+    assert_header_refused("tensor lm_head.weight is missing", |header| {
+        header.as_object_mut().unwrap().remove("lm_head.weight");
+    });
     assert_header_refused("tensor visual.weight has no use", |header| {
         header["visual.weight"] = header[NORM].clone();
     });

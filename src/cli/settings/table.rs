@@ -62,8 +62,8 @@ use Form::{List, Number, Switch, Text};
 /// All settings, in the order of `--help` and of the file.
 pub(crate) const ALL: &[Setting] = &[
     setting("model", Text("MODEL"), "smollm2-135m-instruct").about(
-        "the model: a .gguf file (also relative to the model folder), a name of `millrace pull --list`, or owner/name \
-         of a hub",
+        "the model: a .gguf file or a folder (also relative to the model folder), a name of `millrace pull --list`, or \
+         owner/name of a hub",
         "The first argument of `serve` wins over it. A name that is not there yet is fetched. One file of a\n\
          hub's model: owner/name:FILE.gguf or owner/name:Q4_K_M, with @REVISION behind the name if need be.",
     ),

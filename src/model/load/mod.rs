@@ -26,9 +26,9 @@ pub struct Checkpoint {
     pub tensors: BTreeMap<String, TensorSource>,
     /// Tensors that cannot be used, and why.
     pub unusable: BTreeMap<String, String>,
-    /// Those that hold weights.
+    /// Those that make it what it is.
     pub files: Vec<ModelFile>,
-    /// Bytes of all of those.
+    /// Bytes of those with weights.
     pub bytes: u64,
     /// What a folder has instead of the tokenizer in the metadata.
     pub text: Option<TextFiles>,

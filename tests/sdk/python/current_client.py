@@ -106,7 +106,7 @@ class Sync(unittest.TestCase):
             (openai.BadRequestError, "temperature", dict(temperature=3)),
             (openai.BadRequestError, "max_tokens", dict(max_tokens=-1)),
             (openai.BadRequestError, "n", dict(n=10**9)),
-            (openai.BadRequestError, "logit_bias", dict(logit_bias={"99999999": 1})),
+            (openai.BadRequestError, "logit_bias.99999999", dict(logit_bias={"99999999": 1})),
             (openai.BadRequestError, "prompt", dict(prompt=[2**31])),
             (openai.BadRequestError, "stream_options", dict(stream_options={"include_usage": True})),
         ]

@@ -14,7 +14,8 @@ import qwen
 logging.getLogger("asyncio").setLevel(logging.ERROR)
 
 MESSAGES = [{"role": "user", "content": "Describe Paris."}]
-CALL = dict(model="smollm2-135m-instruct", messages=MESSAGES, max_tokens=80, temperature=1, seed=1)
+# Enough for twenty characters of four tokens each.
+CALL = dict(model="smollm2-135m-instruct", messages=MESSAGES, max_tokens=200, temperature=1, seed=1)
 MODES = [instructor.Mode.TOOLS, instructor.Mode.JSON_SCHEMA]
 
 

@@ -56,7 +56,7 @@ class Chats(unittest.TestCase):
         prompt = PromptTemplate("Describe {city}.")
         for ways in (dict(should_use_structured_outputs=True), dict(is_function_calling_model=True)):
             with self.subTest(ways):
-                llm = small(max_tokens=80, temperature=1, additional_kwargs={"seed": 1}, **ways)
+                llm = small(max_tokens=200, temperature=1, additional_kwargs={"seed": 1}, **ways)
                 self.assertIsInstance(llm.structured_predict(City, prompt, city="Paris"), City)
 
     def test_errors_come_through(self):

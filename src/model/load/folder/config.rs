@@ -167,10 +167,10 @@ impl Config {
         self.family().map(|family| &family.names)
     }
 
-    /// Whether the embedding is the head, too. Transformers' own default, but for Gemma's classes, is not to.
-    pub(super) fn is_tied(&self) -> Result<bool, String> {
-        let default = self.family()?.name.starts_with("gemma");
-        Ok(self.flag("tie_word_embeddings")?.unwrap_or(default))
+    /// Whether the embedding is the head, too. What it is where nothing is said differs between the classes of
+    /// transformers and their versions: the weights tell then.
+    pub(super) fn is_tied(&self) -> Result<Option<bool>, String> {
+        self.flag("tie_word_embeddings")
     }
 
     fn family(&self) -> Result<&'static Family, String> {

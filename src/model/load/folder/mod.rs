@@ -21,6 +21,9 @@ use names::Place;
 use safetensors::Shard;
 pub use text::TextFiles;
 
+/// The head's matrix, which some models do not have of their own.
+const HEAD: &str = "output.weight";
+
 /// Reads and checks everything but the weights themselves, whose matrices will become what `quantize` says.
 ///
 /// # Errors
@@ -35,12 +38,13 @@ fn read(path: &Path, quantize: Quantize) -> Result<Checkpoint, String> {
     let mut metadata = config.metadata()?;
     generation::keys(&config, generation.as_ref(), &mut metadata)?;
     let text = text::read(path, &mut metadata)?;
+    let whole = |name: &str| ModelFile { path: path.join(name), header_bytes: u64::MAX };
     let mut folder = Checkpoint {
         path: path.to_owned(),
         metadata,
         tensors: BTreeMap::new(),
         unusable: BTreeMap::new(),
-        files: Vec::new(),
+        files: ["config.json", files::TOKENIZER].map(whole).to_vec(),
         bytes: 0,
         text: Some(text),
     };
@@ -54,6 +58,10 @@ fn read(path: &Path, quantize: Quantize) -> Result<Checkpoint, String> {
         folder.bytes += shard.file_bytes;
         folder.files.push(ModelFile { path: file, header_bytes: shard.header_bytes });
         take(&mut folder, shard, &config, quantize)?;
+    }
+    let has_head = folder.tensors.contains_key(HEAD) || folder.unusable.contains_key(HEAD);
+    if config.is_tied()? == Some(false) && !has_head {
+        return Err("tensor lm_head.weight is missing".to_owned());
     }
     refuse_overlaps(&mut folder.tensors, &mut folder.unusable);
     Ok(folder)
@@ -71,7 +79,7 @@ fn take(
         let twice = || Err(format!("tensor {} is there twice", shown(&own_name)));
         let (name, change) = match names.place(&own_name) {
             // Some files have the embedding a second time as the head.
-            Place::Named(name, _) if is_tied && name == "output.weight" => continue,
+            Place::Named(name, _) if is_tied == Some(true) && name == HEAD => continue,
             Place::Named(name, change) => (name, change),
             Place::LeftAside => continue,
             Place::Unknown => {
@@ -95,7 +103,7 @@ fn take(
 
 /// What a tensor becomes, the first that fits its rows; nothing: it stays as it is.
 fn wanted(name: &str, quantize: Quantize) -> &'static [BlockType] {
-    let is_outer = matches!(name, "token_embd.weight" | "output.weight");
+    let is_outer = matches!(name, "token_embd.weight" | HEAD);
     let is_matrix = is_outer
         || name.starts_with("blk.")
             && name.ends_with(".weight")
