@@ -188,6 +188,14 @@ fn row_31_tensors_that_are_not_where_they_say() {
     assert_header_refused("tensor lm_head.weight is missing", |header| {
         header.as_object_mut().unwrap().remove("lm_head.weight");
     });
+    for (name, says) in [
+        ("model.layers.0.mlp.up_proj.weight_scale", "has no use in this architecture"),
+        ("model.layers.0.attention.bias", "has no use in this architecture"),
+        ("model.layers.0.mlp.experts.0.up_proj.weight", "is of no layer or expert"),
+        ("model.layers.7.mlp.up_proj.weight", "is of no layer or expert"),
+    ] {
+        assert_header_refused(says, |header| header[name] = header[NORM].clone());
+    }
     assert_header_refused("tensor visual.weight has no use", |header| {
         header["visual.weight"] = header[NORM].clone();
     });
@@ -217,6 +225,8 @@ fn row_31_configurations_that_no_model_has() {
         ),
         ("hidden_act", json!("relu"), "hidden_act relu is not supported"),
         ("vocab_size", json!("many"), "vocab_size is not an integer"),
+        ("num_hidden_layers", json!(1), "is of no layer or expert that config.json has"),
+        ("rope_scaling", json!({"rope_type": "linear"}), "factor of rope_scaling is missing"),
     ] {
         assert_config_refused(says, |config| config[key] = value);
     }
@@ -226,4 +236,36 @@ fn row_31_configurations_that_no_model_has() {
     let folder = Folder::of("llama");
     folder.write("tokenizer.json", "{\"added_tokens\": 7}");
     folder.assert_refused("tokenizer.json");
+}
+
+/// What is not said, and differs between the classes of transformers, is not guessed.
+#[test]
+fn row_31_configurations_that_say_too_little() {
+    for (family, key) in [
+        ("granite", "attention_multiplier"),
+        ("gemma2", "final_logit_softcapping"),
+        ("gemma3", "rope_theta"),
+        ("smollm3", "rope_theta"),
+    ] {
+        let folder = Folder::of(family);
+        folder.change("config.json", |config| drop(config.as_object_mut().unwrap().remove(key)));
+        folder.assert_refused(&format!("config.json: {key} is missing"));
+    }
+    let folder = Folder::of("gemma3");
+    folder.change("config.json", |config| config["layer_types"] = json!(["full_attention"]));
+    folder.assert_refused("layer_types is not one for each layer");
+}
+
+#[test]
+fn row_31_tokens_that_no_tokenizer_has() {
+    let folder = Folder::of("qwen2");
+    folder.change("tokenizer.json", |tokenizer| {
+        let token = json!({"id": 300, "content": "aaab".repeat(50_000), "special": true,
+            "single_word": false, "lstrip": false, "rstrip": false, "normalized": false});
+        tokenizer["added_tokens"].as_array_mut().unwrap().push(token);
+    });
+    folder.assert_refused("special token 300 is longer than 1024 bytes");
+    let folder = Folder::of("llama");
+    folder.change("generation_config.json", |config| config["eos_token_id"] = json!(1_u64 << 40));
+    folder.assert_refused("eos_token_id 1099511627776 is no token");
 }

@@ -46,7 +46,10 @@ pub fn end_tokens(metadata: &Metadata) -> Result<Vec<u32>, KeyError> {
     }
     // What a folder's `generation_config.json` lists.
     let listed = metadata.opt_u64s("tokenizer.ggml.eos_token_ids")?.unwrap_or_default();
-    ends.extend(listed.iter().filter_map(|&id| u32::try_from(id).ok()));
+    for &id in listed.iter() {
+        let wrong = |_| KeyError(format!("eos_token_id {id} is no token"));
+        ends.push(u32::try_from(id).map_err(wrong)?);
+    }
     for (id, (text, &kind)) in tokens.iter().zip(&kinds).enumerate() {
         if MARKS.contains(&kind) && is_end(text) {
             ends.push(id as u32);

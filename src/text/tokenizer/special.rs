@@ -11,6 +11,9 @@ use crate::text::vocab::{Kind, Vocab};
 /// Most bytes of all special tokens together. Gemma has 70 kB of them; the automaton takes some forty
 /// bytes for each.
 const MAX_BYTES: usize = 1 << 20;
+/// Most bytes of one; real ones have some dozens. Building the automaton takes time with the square of its
+/// longest pattern, where that repeats itself.
+const MAX_TOKEN_BYTES: usize = 1 << 10;
 
 /// Finds tokens in a text: from left to right, the longest of those that begin at one place.
 #[derive(Debug)]
@@ -29,6 +32,10 @@ impl Special {
         if ids.iter().map(|&id| vocab.raw(id).len()).sum::<usize>() > MAX_BYTES {
             let reason = "there is more than 1 MiB of special tokens";
             return Err(TextError(reason.to_owned()));
+        }
+        if let Some(id) = ids.iter().find(|&&id| vocab.raw(id).len() > MAX_TOKEN_BYTES) {
+            let reason = format!("special token {id} is longer than {MAX_TOKEN_BYTES} bytes");
+            return Err(TextError(reason));
         }
         let finder = AhoCorasick::builder()
             .match_kind(MatchKind::LeftmostLongest)

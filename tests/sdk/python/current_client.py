@@ -107,7 +107,7 @@ class Sync(unittest.TestCase):
             (openai.BadRequestError, "max_tokens", dict(max_tokens=-1)),
             (openai.BadRequestError, "n", dict(n=10**9)),
             (openai.BadRequestError, "logit_bias.99999999", dict(logit_bias={"99999999": 1})),
-            (openai.BadRequestError, "prompt", dict(prompt=[2**31])),
+            (openai.BadRequestError, "prompt[0]", dict(prompt=[2**31])),
             (openai.BadRequestError, "stream_options", dict(stream_options={"include_usage": True})),
         ]
         for error, param, change in cases:

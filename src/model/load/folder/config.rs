@@ -30,6 +30,8 @@ struct Family {
     sums_to_one: bool,
     /// Numbers that have other names in a GGUF.
     numbers: &'static [(&'static str, &'static str)],
+    /// Keys without which transformers takes a default of the class, but for a rotation's base of 10,000.
+    needed: &'static [&'static str],
 }
 
 const NAMES: Names = Names { post_norms: false, norms_lack_one: false, is_gpt2: false };
@@ -41,6 +43,7 @@ const PLAIN: Family = Family {
     all_local: false,
     sums_to_one: false,
     numbers: &[],
+    needed: &["rope_theta"],
 };
 const GEMMA: Family = Family {
     name: "gemma",
@@ -53,6 +56,13 @@ const GEMMA2: Family = Family {
     name: "gemma2",
     arch: "gemma2",
     names: Names { post_norms: true, norms_lack_one: true, ..NAMES },
+    needed: &[
+        "rope_theta",
+        "attn_logit_softcapping",
+        "final_logit_softcapping",
+        "query_pre_attn_scalar",
+        "sliding_window",
+    ],
     numbers: &[
         ("attn_logit_softcapping", "attn_logit_softcapping"),
         ("final_logit_softcapping", "final_logit_softcapping"),
@@ -61,7 +71,8 @@ const GEMMA2: Family = Family {
     ..GEMMA
 };
 const FAMILIES: [Family; 16] = [
-    Family { name: "llama", arch: "llama", ..PLAIN },
+    // Llama 2 has no base in its files.
+    Family { name: "llama", arch: "llama", needed: &[], ..PLAIN },
     Family { name: "mistral", arch: "llama", all_local: true, ..PLAIN },
     Family { name: "mixtral", arch: "llama", all_local: true, sums_to_one: true, ..PLAIN },
     Family { name: "qwen2", arch: "qwen2", ..PLAIN },
@@ -81,6 +92,7 @@ const FAMILIES: [Family; 16] = [
         name: "gpt2",
         arch: "gpt2",
         activation: "gelu_new",
+        needed: &[],
         names: Names { is_gpt2: true, ..NAMES },
         ..PLAIN
     },
@@ -91,6 +103,13 @@ const FAMILIES: [Family; 16] = [
     Family {
         name: "granite",
         arch: "granite",
+        needed: &[
+            "rope_theta",
+            "attention_multiplier",
+            "embedding_multiplier",
+            "residual_multiplier",
+            "logits_scaling",
+        ],
         numbers: &[
             ("attention_multiplier", "attention.scale"),
             ("embedding_multiplier", "embedding_scale"),
@@ -131,9 +150,7 @@ impl Config {
             .values
             .insert("general.architecture".to_owned(), Value::String(family.arch.to_owned()));
         for (name, other, key) in SIZES {
-            let found = self.integer(name)?;
-            let found = if found.is_none() { self.integer(other)? } else { found };
-            if let Some(size) = found {
+            if let Some(size) = self.size(name, other)? {
                 keys.put(key, Value::U64(size));
             }
         }
@@ -173,6 +190,24 @@ impl Config {
         self.flag("tie_word_embeddings")
     }
 
+    /// Whether a tensor of a layer or expert, by GGUF's name, is of one that there is.
+    pub(super) fn has_room_for(&self, name: &str) -> Result<bool, String> {
+        let Some(rest) = name.strip_prefix("blk.") else { return Ok(true) };
+        let mut parts = rest.split('.');
+        let number = |text: Option<&str>| text.and_then(|text| text.parse::<u64>().ok());
+        let layers = self.size("num_hidden_layers", "n_layer")?.unwrap_or(0);
+        let experts = self.size("num_experts", "num_local_experts")?.unwrap_or(0);
+        let (layer, expert) = (number(parts.next()), number(parts.nth(1)));
+        Ok(layer.is_some_and(|layer| layer < layers)
+            && expert.is_none_or(|expert| expert < experts))
+    }
+
+    /// An integer under one of two names.
+    fn size(&self, name: &str, other: &str) -> Result<Option<u64>, String> {
+        let found = self.integer(name)?;
+        if found.is_none() { self.integer(other) } else { Ok(found) }
+    }
+
     fn family(&self) -> Result<&'static Family, String> {
         const KNOWN: &[Family] = &FAMILIES;
         let name = self.string("model_type")?.ok_or("config.json: model_type is missing")?;
@@ -203,6 +238,7 @@ impl Config {
         if self.flag("use_bidirectional_attention")? == Some(true) {
             return Err("config.json: use_bidirectional_attention is not supported".to_owned());
         }
+        self.refuse_defaults(family)?;
         self.refuse_other_experts(family)?;
         for key in ["scale_attn_by_inverse_layer_idx", "add_cross_attention"] {
             if self.flag(key)? == Some(true) {
@@ -223,6 +259,25 @@ impl Config {
         Ok(())
     }
 
+    /// What transformers knows of a class, and its folder does not say.
+    fn refuse_defaults(&self, family: &Family) -> Result<(), String> {
+        for &key in family.needed {
+            let of_rope = key == "rope_theta"
+                && ["rope_parameters", "rope_scaling"].iter().any(|part| self.names_base(part));
+            if !self.values.contains_key(key) && !of_rope {
+                return Err(format!("config.json: {key} is missing"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the base of the rotation stands in an object of the configuration, or in one within it.
+    fn names_base(&self, part: &str) -> bool {
+        let Some(Json::Object(part)) = self.values.get(part) else { return false };
+        part.contains_key("rope_theta")
+            || part.values().any(|inner| inner.get("rope_theta").is_some())
+    }
+
     fn refuse_other_experts(&self, family: &Family) -> Result<(), String> {
         if self.flag("norm_topk_prob")?.is_some_and(|sums| sums != family.sums_to_one) {
             return Err("config.json: norm_topk_prob is not that of the released models".to_owned());
@@ -240,13 +295,18 @@ impl Config {
     fn windows(&self, family: &Family, keys: &mut Keys) -> Result<(), String> {
         let layers = self.integer("num_hidden_layers")?.unwrap_or(0).min(MAX_LAYERS) as usize;
         let window = self.integer("sliding_window")?.filter(|&window| window > 0);
-        let used = self.flag("use_sliding_window")? != Some(false);
+        // Those that have the switch have it off by default.
+        let by_default = !family.name.starts_with("qwen") && family.name != "smollm3";
+        let used = self.flag("use_sliding_window")?.unwrap_or(by_default);
         let Some(window) = window.filter(|_| used) else {
             // Said, since families have windows where nothing is.
             keys.put("attention.sliding_window_pattern", Value::Bools(Vec::new()));
             return Ok(());
         };
         let local: Vec<bool> = if let Some(types) = self.array("layer_types")? {
+            if types.len() != layers {
+                return Err("config.json: layer_types is not one for each layer".to_owned());
+            }
             let kinds = types.iter().map(|kind| match kind.as_str() {
                 Some("sliding_attention") => Ok(true),
                 Some("full_attention") => Ok(false),

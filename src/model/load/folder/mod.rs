@@ -90,6 +90,10 @@ fn take(
         if folder.tensors.contains_key(&name) || folder.unusable.contains_key(&name) {
             return twice();
         }
+        if !config.has_room_for(&name)? {
+            let name = shown(&own_name);
+            return Err(format!("tensor {name} is of no layer or expert that config.json has"));
+        }
         match found {
             Ok(source) => {
                 let source = changed(source, change, wanted(&name, quantize));

@@ -24,15 +24,23 @@ pub(super) enum Place {
 }
 
 /// Buffers that some files have.
-const ASIDE: [&str; 4] =
-    [".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias", ".attention.bias"];
+const ASIDE: &str = ".rotary_emb.inv_freq";
+/// The same in GPT-2's.
+const GPT2_ASIDE: [&str; 2] = [".attn.bias", ".attn.masked_bias"];
+/// What the parts of a layer and the outer ones consist of. Whatever else they have, such as the scales of
+/// quantised weights, would have to be computed with.
+const KINDS: [&str; 2] = ["weight", "bias"];
 
 impl Names {
     pub(super) fn place(&self, name: &str) -> Place {
         let plain = ["model.", "transformer."].iter().find_map(|p| name.strip_prefix(p));
         let plain = plain.unwrap_or(name);
-        if ASIDE.iter().any(|end| plain.ends_with(end)) {
+        let of_gpt2 = self.is_gpt2 && GPT2_ASIDE.iter().any(|end| plain.ends_with(end));
+        if of_gpt2 || plain.ends_with(ASIDE) {
             return Place::LeftAside;
+        }
+        if !plain.rsplit_once('.').is_some_and(|(_, kind)| KINDS.contains(&kind)) {
+            return Place::Unknown;
         }
         let layer = plain.strip_prefix("layers.").or_else(|| plain.strip_prefix("h."));
         let (name, part) = match layer.and_then(|rest| rest.split_once('.')) {
@@ -169,9 +177,16 @@ mod tests {
             assert_eq!(named(names, name), (expected.to_owned(), change), "{name}");
         }
         for name in ["model.layers.1.self_attn.rotary_emb.inv_freq", "h.3.attn.bias"] {
-            assert_eq!(plain.place(name), Place::LeftAside, "{name}");
+            assert_eq!(gpt2.place(name), Place::LeftAside, "{name}");
         }
-        for name in ["visual.patch.weight", "model.layers.x.mlp.up_proj.weight", "weight", ""] {
+        for name in [
+            "visual.patch.weight",
+            "model.layers.x.mlp.up_proj.weight",
+            "weight",
+            "",
+            "model.layers.0.mlp.up_proj.weight_scale",
+            "model.layers.0.attn.bias",
+        ] {
             assert_eq!(plain.place(name), Place::Unknown, "{name}");
         }
     }

@@ -32,12 +32,13 @@ pub(super) fn keys(config: &Config, keys: &mut Keys) -> Result<(), String> {
     let Some(scaling) = scaling else { return Ok(()) };
     let kind = scaling.string("rope_type")?;
     let kind = if kind.is_none() { scaling.string("type")? } else { kind }.unwrap_or("default");
-    let number = |key: &str| scaling.number(key);
     match kind {
         "default" => {}
         "linear" => {
             keys.put("rope.scaling.type", Value::String("linear".to_owned()));
-            keys.put("rope.scaling.factor", Value::F64(number("factor")?.unwrap_or(1.0)));
+            let factor = scaling.number("factor")?;
+            let factor = factor.ok_or("config.json: factor of rope_scaling is missing")?;
+            keys.put("rope.scaling.factor", Value::F64(factor));
         }
         "llama3" => {
             let Some(dims) = dims else {
