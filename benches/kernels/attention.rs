@@ -6,7 +6,7 @@ use millrace::backend::cpu::CpuBackend;
 use millrace::backend::cpu::gemm::Tier;
 use millrace::backend::{
     Attention, BLOCK_TOKENS, Backend, Batch, BlockId, BlockType, Change, KvDtype, LinearSource,
-    LogitRows, Norm, Pre, Reserve, Rope, RopePairs, Shape, Slice, Stored, TensorSource,
+    LogitRows, Norm, Pre, Reserve, Rope, RopePairs, Shape, Slice, TensorSource,
 };
 use millrace::config;
 use serde_json::{Value, json};
@@ -73,7 +73,7 @@ impl Stage {
             name: "nothing".to_owned(),
             path: file.path().to_owned(),
             offset: 0,
-            stored: Stored::Blocks(BlockType::Q8_0),
+            stored: BlockType::Q8_0,
             kind: BlockType::Q8_0,
             matrices: 1,
             rows: width,

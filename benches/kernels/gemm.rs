@@ -5,7 +5,7 @@ use std::io::Write;
 use millrace::backend::cpu::Packed;
 use millrace::backend::cpu::bench::Product;
 use millrace::backend::cpu::gemm::{Kernels, Tier};
-use millrace::backend::{BlockType, Change, Stored, TensorSource};
+use millrace::backend::{BlockType, Change, TensorSource};
 use serde_json::{Value, json};
 
 use crate::limits::STREAM;
@@ -36,7 +36,7 @@ impl Matrices {
             name: kind.label().to_owned(),
             path: file.path().to_owned(),
             offset: 0,
-            stored: Stored::Blocks(kind),
+            stored: kind,
             kind,
             matrices: 1,
             rows: OUTPUTS,

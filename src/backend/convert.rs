@@ -1,40 +1,9 @@
-//! Between the forms that numbers have in files and the ones that backends take.
+//! From numbers to the forms that backends take.
 
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{Device, Tensor};
 
 use super::BlockType;
-use super::cpu::quant;
-
-/// How a file has a tensor's numbers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stored {
-    /// As backends take them.
-    Blocks(BlockType),
-}
-
-impl Stored {
-    /// Values in a block.
-    pub fn block_len(self) -> usize {
-        match self {
-            Self::Blocks(kind) => kind.block_len(),
-        }
-    }
-
-    /// Bytes of a block.
-    pub fn block_bytes(self) -> usize {
-        match self {
-            Self::Blocks(kind) => kind.block_bytes(),
-        }
-    }
-
-    /// The numbers of whole blocks.
-    pub(super) fn decode(self, bytes: &[u8], out: &mut [f32]) {
-        match self {
-            Self::Blocks(kind) => quant::dequantize_row(kind, bytes, out),
-        }
-    }
-}
 
 /// Appends rows of `cols` numbers as `kind`. Quantisation is candle's, which is ggml's.
 pub(super) fn encode(

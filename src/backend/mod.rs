@@ -14,7 +14,6 @@ mod read;
 use std::fmt::Display;
 use std::path::PathBuf;
 
-pub use convert::Stored;
 pub use mlp::{Activation, Choice, ExpertWeights, Experts, Mlp, MlpWeights, Routing, SharedExpert};
 
 /// One physical KV block of [`BLOCK_TOKENS`] tokens; the id is shared by all layers and backends.
@@ -123,7 +122,7 @@ pub struct TensorSource {
     /// Byte offset of the first block from the beginning of the file.
     pub offset: u64,
     /// How the file has it.
-    pub stored: Stored,
+    pub stored: BlockType,
     /// How backends take it.
     pub kind: BlockType,
     /// One after the other: the experts of a layer. 1 for all that backends are given to load.
@@ -176,7 +175,7 @@ impl TensorSource {
 
     /// Whether its bytes can be used as they are.
     fn is_stored_as_taken(&self) -> bool {
-        self.stored == Stored::Blocks(self.kind) && self.change == Change::None
+        self.stored == self.kind && self.change == Change::None
     }
 
     fn fault(&self, reason: impl Display) -> BackendError {

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 
 use super::convert::encode;
+use super::cpu::quant::dequantize_row;
 use super::{BackendError, Change, TensorSource};
 
 /// Bytes read at once, unless a single row is longer.
@@ -82,7 +83,7 @@ impl<'a> RowReader<'a> {
         read_at(&mut self.file, start, &mut self.stored)?;
         let rows = self.stored.chunks_exact(row_bytes);
         for (bytes, out) in rows.zip(self.values.chunks_exact_mut(source.cols)) {
-            source.stored.decode(bytes, out);
+            dequantize_row(source.stored, bytes, out);
         }
         Ok(())
     }
@@ -96,7 +97,7 @@ impl<'a> RowReader<'a> {
         for k in 0..source.cols {
             let start = source.offset + ((k * source.rows + self.read) * width) as u64;
             read_at(&mut self.file, start, &mut self.stored)?;
-            source.stored.decode(&self.stored, &mut column);
+            dequantize_row(source.stored, &self.stored, &mut column);
             for (row, &value) in self.values.chunks_exact_mut(source.cols).zip(&column) {
                 row[k] = value;
             }
@@ -136,7 +137,6 @@ pub(crate) fn read_all(source: &TensorSource, into: &mut [u8]) -> Result<(), Bac
 
 #[cfg(test)]
 mod tests {
-    use super::super::convert::Stored;
     use super::*;
     use crate::backend::BlockType;
     use std::io::Write;
@@ -156,7 +156,7 @@ mod tests {
             name: "t".to_owned(),
             path: file.path().to_owned(),
             offset: 3,
-            stored: Stored::Blocks(BlockType::BF16),
+            stored: BlockType::BF16,
             kind: BlockType::F32,
             matrices: 1,
             rows,

@@ -225,6 +225,7 @@ fn row_31_configurations_that_no_model_has() {
         ),
         ("hidden_act", json!("relu"), "hidden_act relu is not supported"),
         ("vocab_size", json!("many"), "vocab_size is not an integer"),
+        ("vocab_size", json!(321), "vocab_size is 321, the embedding has 320 rows"),
         ("num_hidden_layers", json!(1), "is of no layer or expert that config.json has"),
         ("rope_scaling", json!({"rope_type": "linear"}), "factor of rope_scaling is missing"),
     ] {

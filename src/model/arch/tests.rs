@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use proptest::prelude::*;
 
 use super::*;
-use crate::backend::{BlockType, Change, Stored};
+use crate::backend::{BlockType, Change};
 use crate::model::load::gguf::Gguf;
 
 type Tensors = BTreeMap<String, TensorSource>;
@@ -21,7 +21,7 @@ fn tensor(tensors: &mut Tensors, name: &str, rows: usize, cols: usize) {
         name: name.to_owned(),
         path: PathBuf::from("none"),
         offset: 0,
-        stored: Stored::Blocks(BlockType::F32),
+        stored: BlockType::F32,
         kind: BlockType::F32,
         matrices: 1,
         rows,

@@ -194,6 +194,11 @@ fn what_is_done_otherwise_is_refused_by_name() {
         let found = refused(true, path, value);
         assert!(found.contains(reason) && found.starts_with("tokenizer.json: "), "{path}: {found}");
     }
+    // As such a file is, whose words are a list.
+    let mut unigram = small(true);
+    unigram["model"] =
+        json!({"type": "Unigram", "unk_id": 0, "vocab": [["<unk>", 0.0], ["a", -1.5]]});
+    assert!(from(&unigram).unwrap_err().contains("model.type \"Unigram\" is not supported"));
     let mut incomplete = small(false);
     incomplete["model"]["vocab"] = json!({"a": 0, "b": 1, "ab": 2});
     incomplete["model"]["merges"] = json!(["a b"]);

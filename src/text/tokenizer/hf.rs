@@ -6,9 +6,7 @@ mod steps;
 
 use std::collections::HashMap;
 
-use serde_json::Value;
-
-use self::json::{AddedToken, File, Model, Part};
+use self::json::{AddedToken, File, Model, Part, Words};
 use self::steps::Steps;
 use super::bpe::Bpe;
 use super::split::Split;
@@ -113,13 +111,12 @@ fn check_model(model: &Model, steps: &Steps) -> Result<(), TextError> {
 }
 
 /// The words of the model and their ids.
-fn words(vocab: &Value) -> Result<Vec<(&str, TokenId)>, TextError> {
-    let words = vocab.as_object().ok_or(TextError("model.vocab is no object".to_owned()))?;
-    let id = |(word, id): (_, &Value)| match id.as_u64() {
-        Some(id) if id < u64::from(IDS_MAX) => Ok((word, id as TokenId)),
-        _ => Err(TextError(format!("model.vocab has ids that are none below {IDS_MAX}"))),
-    };
-    words.iter().map(|(word, at)| id((word.as_str(), at))).collect()
+fn words(vocab: &Words) -> Result<Vec<(&str, TokenId)>, TextError> {
+    let vocab = vocab.0.as_ref().ok_or(TextError("model.vocab is no object".to_owned()))?;
+    if vocab.values().any(|&id| id >= IDS_MAX) {
+        return Err(TextError(format!("model.vocab has ids that are none below {IDS_MAX}")));
+    }
+    Ok(vocab.iter().map(|(word, &id)| (word.as_str(), id)).collect())
 }
 
 /// All tokens in the order of their ids.

@@ -1,6 +1,6 @@
 use super::super::quant::{self, GROUP};
 use super::*;
-use crate::backend::{BlockType, Change, LinearSource, Stored, TensorSource};
+use crate::backend::{BlockType, Change, LinearSource, TensorSource};
 use std::path::Path;
 
 /// A small generator: tests need the same numbers every time, not good ones.
@@ -57,7 +57,7 @@ fn source(path: &Path, kind: BlockType, rows: usize, cols: usize, offset: u64) -
         name: format!("{kind:?}"),
         path: path.to_owned(),
         offset,
-        stored: Stored::Blocks(kind),
+        stored: kind,
         kind,
         matrices: 1,
         rows,

@@ -172,9 +172,6 @@ impl Config {
         if let Some(scalar) = self.number("query_pre_attn_scalar")? {
             keys.put("attention.scale", Value::F64(1.0 / scalar.sqrt()));
         }
-        if let Some(size) = self.integer("vocab_size")? {
-            keys.put("vocab_size", Value::U64(size));
-        }
         self.windows(family, &mut keys)?;
         rope::keys(self, &mut keys)?;
         Ok(keys.metadata)
@@ -402,5 +399,43 @@ pub(super) struct Keys {
 impl Keys {
     pub(super) fn put(&mut self, key: &str, value: Value) {
         self.metadata.values.insert(format!("{}.{key}", self.prefix), value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Which layers have the window; `None` where nothing has.
+    fn windows(model_type: &str, more: &Json) -> Option<Vec<bool>> {
+        let mut values = Map::new();
+        values.insert("num_hidden_layers".to_owned(), Json::from(4));
+        values.extend(more.as_object().unwrap().clone());
+        let config = Config { file: "config.json", values };
+        let family = FAMILIES.iter().find(|family| family.name == model_type).unwrap();
+        let mut keys = Keys { prefix: "x", metadata: Metadata::default() };
+        config.windows(family, &mut keys).unwrap();
+        match &keys.metadata.values["x.attention.sliding_window_pattern"] {
+            Value::Bools(layers) => Some(layers.clone()).filter(|layers| !layers.is_empty()),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn windows_are_where_the_class_has_them() {
+        use serde_json::json;
+        let window = json!({"sliding_window": 8});
+        assert_eq!(windows("mistral", &window), Some(vec![true; 4]));
+        assert_eq!(windows("mistral", &json!({"sliding_window": null})), None);
+        assert_eq!(windows("llama", &window), Some(vec![false; 4]));
+        // Off unless it is said to be on.
+        assert_eq!(windows("qwen2", &json!({"sliding_window": 8, "max_window_layers": 0})), None);
+        let on = json!({"sliding_window": 8, "max_window_layers": 2, "use_sliding_window": true});
+        assert_eq!(windows("qwen2", &on), Some(vec![false, false, true, true]));
+        assert_eq!(windows("gemma2", &window), Some(vec![true, false, true, false]));
+        assert_eq!(windows("gemma3_text", &window), Some(vec![true; 4]));
+        let each = json!({"sliding_window": 8, "layer_types":
+            ["full_attention", "sliding_attention", "full_attention", "full_attention"]});
+        assert_eq!(windows("gemma3_text", &each), Some(vec![false, true, false, false]));
     }
 }

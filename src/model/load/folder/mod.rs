@@ -63,6 +63,12 @@ fn read(path: &Path, quantize: Quantize) -> Result<Checkpoint, String> {
     if config.is_tied()? == Some(false) && !has_head {
         return Err("tensor lm_head.weight is missing".to_owned());
     }
+    let rows = folder.tensors.get("token_embd.weight").map(|embedding| embedding.rows as u64);
+    if let Some((size, rows)) = config.integer("vocab_size")?.zip(rows)
+        && size != rows
+    {
+        return Err(format!("config.json: vocab_size is {size}, the embedding has {rows} rows"));
+    }
     refuse_overlaps(&mut folder.tensors, &mut folder.unusable);
     Ok(folder)
 }
@@ -76,7 +82,6 @@ fn take(
 ) -> Result<(), String> {
     let (names, is_tied) = (config.names()?, config.is_tied()?);
     for (own_name, found) in shard.tensors {
-        let twice = || Err(format!("tensor {} is there twice", shown(&own_name)));
         let (name, change) = match names.place(&own_name) {
             // Some files have the embedding a second time as the head.
             Place::Named(name, _) if is_tied == Some(true) && name == HEAD => continue,
@@ -88,7 +93,7 @@ fn take(
             }
         };
         if folder.tensors.contains_key(&name) || folder.unusable.contains_key(&name) {
-            return twice();
+            return Err(format!("tensor {} is there twice", shown(&own_name)));
         }
         if !config.has_room_for(&name)? {
             let name = shown(&own_name);

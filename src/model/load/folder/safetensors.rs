@@ -10,7 +10,7 @@ use std::path::Path;
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 
-use crate::backend::{BlockType, Change, Stored, TensorSource};
+use crate::backend::{BlockType, Change, TensorSource};
 use crate::model::load::gguf::shown;
 
 /// Far above any real header (a mixture of 128 experts in one file has 3 MB), low enough to be held several times over.
@@ -158,7 +158,7 @@ impl Entry {
             name: name.to_owned(),
             path: path.to_owned(),
             offset: start + from,
-            stored: Stored::Blocks(kind),
+            stored: kind,
             kind,
             matrices: 1,
             rows: usize::try_from(rows).map_err(too_large)?,

@@ -4,7 +4,7 @@ use std::io::Read;
 use std::path::Path;
 
 use super::reader::Reader;
-use crate::backend::{BlockType, Change, Stored, TensorSource};
+use crate::backend::{BlockType, Change, TensorSource};
 
 /// ggml knows four; a few more are read so that the tensor can be refused by name.
 const MAX_DIMS: u32 = 8;
@@ -73,7 +73,7 @@ impl Entry {
             name: self.name.clone(),
             path: path.to_owned(),
             offset,
-            stored: Stored::Blocks(kind),
+            stored: kind,
             kind,
             matrices: usize::try_from(matrices).map_err(too_large)?,
             rows: usize::try_from(rows).map_err(too_large)?,

@@ -1,8 +1,11 @@
 //! What `tokenizer.json` says, in the words of the `tokenizers` library.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 
 use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
 #[derive(Debug, Deserialize)]
@@ -47,7 +50,7 @@ pub(super) struct Model {
     /// Old files leave it out where it is BPE.
     #[serde(rename = "type", default)]
     pub(super) kind: Option<String>,
-    pub(super) vocab: Value,
+    pub(super) vocab: Words,
     #[serde(default)]
     pub(super) merges: Vec<Merge>,
     #[serde(default)]
@@ -69,6 +72,34 @@ pub(super) struct Model {
 pub(super) enum Merge {
     Pair(String, String),
     Line(String),
+}
+
+/// Words and their ids; nothing for the list that other kinds of models have there, which is refused by its
+/// kind, and not kept until then.
+#[derive(Debug)]
+pub(super) struct Words(pub(super) Option<BTreeMap<String, u32>>);
+
+impl<'de> Deserialize<'de> for Words {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+        impl<'de> Visitor<'de> for Either {
+            type Value = Words;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of ids below 2^32")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Words, A::Error> {
+                BTreeMap::deserialize(MapAccessDeserializer::new(map)).map(Some).map(Words)
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Words, A::Error> {
+                while seq.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(Words(None))
+            }
+        }
+        deserializer.deserialize_any(Either)
+    }
 }
 
 impl Merge {
