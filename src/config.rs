@@ -34,7 +34,9 @@ pub struct HttpConfig {
     pub max_body_bytes: usize,
     /// New tokens of a chat's answer where the request has no bound of its own.
     pub default_max_tokens: usize,
-    /// From SIGTERM to the moment when unfinished requests are failed.
+    /// From SIGTERM to the drain: unready, but serving.
+    pub shutdown_delay: Duration,
+    /// From the drain's begin to the moment when unfinished requests are failed.
     pub shutdown_timeout: Duration,
     /// Without progress for this long while there is work, the engine counts as hung.
     pub engine_stall_timeout: Duration,

@@ -19,9 +19,32 @@ pub(super) async fn until_over(app: &App, shutdown: &Shutdown) -> (io::Result<()
         () = shutdown.drain.cancelled() => {}
         ended = app.engine_ended() => return (engine_is_gone(app, ended).await, Duration::ZERO),
     }
+    app.leaving.cancel();
+    if let Some(ended) = farewell(app, shutdown).await {
+        return (engine_is_gone(app, ended).await, Duration::ZERO);
+    }
     let began = Instant::now();
     let outcome = drain(app, shutdown).await;
     (outcome, app.config.shutdown_timeout.saturating_sub(began.elapsed()))
+}
+
+/// Unready, and serving: whoever chooses among servers takes a moment to see that this one leaves, and sends
+/// requests until then. `Some`: the engine ended by itself meanwhile.
+async fn farewell(app: &App, shutdown: &Shutdown) -> Option<Ended> {
+    let delay = app.config.shutdown_delay;
+    if delay.is_zero() {
+        return None;
+    }
+    tracing::info!(
+        delay_s = delay.as_secs_f64(),
+        "not ready any more; draining begins after a delay"
+    );
+    tokio::select! {
+        biased;
+        () = shutdown.now.cancelled() => None,
+        ended = app.engine_ended() => Some(ended),
+        () = tokio::time::sleep(delay) => None,
+    }
 }
 
 async fn drain(app: &App, shutdown: &Shutdown) -> io::Result<()> {

@@ -42,7 +42,10 @@ pub(super) async fn live(Shared(app): Shared<Arc<App>>) -> Response {
 
 /// `/health/ready` and `/health`.
 pub(super) async fn ready(Shared(app): Shared<Arc<App>>) -> Response {
-    answer(app.state())
+    answer(match app.state() {
+        State::Ready if app.leaving.is_cancelled() => State::Draining,
+        state => state,
+    })
 }
 
 fn answer(state: State) -> Response {

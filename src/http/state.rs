@@ -33,6 +33,8 @@ pub struct App {
     pub(super) prometheus: PrometheusHandle,
     /// One token for each API request, until the last byte of its answer was handed over.
     pub(super) requests: TaskTracker,
+    /// Balancers shall send no more: the server is about to drain.
+    pub(super) leaving: CancellationToken,
     /// No new requests: the server is on its way out.
     pub(super) draining: CancellationToken,
     /// The drain is over: whoever still waits for the engine gets an error now.
@@ -93,6 +95,7 @@ impl App {
             access: Access::new(auth),
             prometheus: telemetry::metrics::install(),
             requests: TaskTracker::new(),
+            leaving: CancellationToken::new(),
             draining: CancellationToken::new(),
             abandoned: CancellationToken::new(),
             failed: AtomicBool::new(false),

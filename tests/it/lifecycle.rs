@@ -403,6 +403,23 @@ fn row_08_a_second_signal_ends_at_once() {
 }
 
 #[test]
+fn row_08_with_a_delay_it_serves_while_balancers_see_it_leave() {
+    let mut server = Server::start(&["fake:step_ms=1", "--shutdown-delay-s", "600"]);
+    let client = server.client();
+    server.terminate();
+    until_ready_is(&client, 503);
+    assert_eq!(client.get("/health/live").status, 200);
+    assert_eq!(client.complete(&call("still taken", 4)).status, 200);
+    // A second signal waits for no balancer.
+    server.terminate();
+    assert!(server.wait().is_some());
+
+    let mut server = Server::start(&["fake:step_ms=1", "--shutdown-delay-s", "0.2"]);
+    server.terminate();
+    assert_eq!(server.wait(), Some(0));
+}
+
+#[test]
 fn row_07_the_port_is_open_while_the_model_loads() {
     let server = Server::start_unready(&["fake:load_ms=1500"]);
     let client = server.client();

@@ -112,6 +112,7 @@ fn http(r: &mut Reader<'_>) -> HttpConfig {
         max_connections: r.count("max-connections", 1_000_000),
         max_body_bytes: r.get("max-body-bytes", v::size) as usize,
         default_max_tokens: r.count("default-max-tokens", MANY),
+        shutdown_delay: r.seconds("shutdown-delay-s", 0.0),
         shutdown_timeout: r.seconds("shutdown-timeout-s", 0.0),
         engine_stall_timeout: r.seconds("engine-stall-timeout-s", 0.1),
         client_stall_timeout: r.seconds("client-stall-timeout-s", 0.1),

@@ -186,9 +186,13 @@ pub(crate) const ALL: &[Setting] = &[
         "what the float weights of a model folder become when loaded: auto, q8_0, q4_k or none",
         "auto: q8_0 on the CPU, none elsewhere. A GGUF is taken as it is.",
     ),
+    setting("shutdown-delay-s", Number("SECONDS"), "0").about(
+        "from SIGTERM until new requests are refused, in seconds; /health/ready says 503 at once",
+        "Behind a balancer: as long as it takes to notice.",
+    ),
     setting("shutdown-timeout-s", Number("SECONDS"), "30").about(
-        "from SIGTERM until unfinished requests are failed, in seconds",
-        "Keep it below what the supervisor waits before SIGKILL.",
+        "from then until unfinished requests are failed, in seconds",
+        "Keep both together below what the supervisor waits before SIGKILL.",
     ),
     setting("engine-stall-timeout-s", Number("SECONDS"), "30").about(
         "without progress for this long while there is work, the engine counts as hung, in seconds",

@@ -119,6 +119,7 @@ fn config() -> HttpConfig {
         max_connections: 8,
         max_body_bytes: 1 << 20,
         default_max_tokens: 1024,
+        shutdown_delay: Duration::ZERO,
         shutdown_timeout: minute,
         engine_stall_timeout: minute,
         client_stall_timeout: minute,

@@ -79,6 +79,7 @@ pub(super) fn config() -> HttpConfig {
         max_connections: 100,
         max_body_bytes: 1000,
         default_max_tokens: 1024,
+        shutdown_delay: Duration::ZERO,
         shutdown_timeout: PATIENCE,
         engine_stall_timeout: PATIENCE,
         client_stall_timeout: PATIENCE,

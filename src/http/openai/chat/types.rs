@@ -62,7 +62,6 @@ const OWN: &[Field] = &[
         Kind::Schema(r#"{"type": "array", "items": {"type": "string", "enum": ["text"]}}"#),
     )
     .about("`text` only."),
-    Field::new("prompt_cache_key", Kind::TEXT).about("Accepted, and not used: see `cache_salt`."),
     Field::new("prompt_cache_retention", Kind::TEXT).about("Accepted, and not used."),
     Field::new("safety_identifier", Kind::TEXT).about("Accepted, and not used."),
     Field::new("audio", Kind::Any).about("Not supported."),

@@ -63,6 +63,8 @@ pub const SHARED: &[Field] = &[
         .default("false")
         .about("Where a token's text would stand in log-probabilities, write `token_id:N`."),
     Field::new("user", Kind::TEXT).about("Accepted, and not used."),
+    Field::new("prompt_cache_key", Kind::TEXT)
+        .about("For balancers: requests with the same key go to the same server. Not used by the server: see `cache_salt`."),
     Field::new("stop_token_ids", Kind::List { item: &Kind::TOKEN, min: 0, max: STOP_TOKENS_MAX })
         .about("Tokens that end the answer."),
     Field::new("include_stop_str_in_output", Kind::Boolean)
