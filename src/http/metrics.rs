@@ -9,7 +9,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 
-use super::openai::error::REJECTED_TOTAL;
+use super::openai::error::{ApiError, REJECTED_TOTAL};
 use super::{App, Served};
 use crate::backend::BLOCK_TOKENS;
 use crate::engine::message::Summary;
@@ -105,6 +105,7 @@ fn describe() {
         ("vllm:num_requests_waiting", "Choices that wait for a step."),
         ("vllm:kv_cache_usage_perc", "Share of KV blocks that are held, 0 to 1."),
         ("vllm:cache_config_info", "Shape of the KV cache, in labels."),
+        ("millrace_build_info", "Always 1; the version is in a label."),
     ] {
         describe_gauge!(name, help);
     }
@@ -132,6 +133,12 @@ fn describe() {
     ] {
         describe_counter!(name, help);
     }
+    // Those that alerts watch are there before they first happen.
+    for error in [ApiError::Overloaded, ApiError::Internal, ApiError::EngineStalled] {
+        counter!(REJECTED_TOTAL, "reason" => error.reason()).increment(0);
+    }
+    counter!(REJECTED_TOTAL, "reason" => "rate_limit_exceeded").increment(0);
+    gauge!("millrace_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
 }
 
 /// The handler. Counters that the engine keeps are copied at each scrape: the engine's thread writes

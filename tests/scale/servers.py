@@ -31,7 +31,10 @@ def get(port, path, host="127.0.0.1"):
 
 
 class Process:
-    """A program with its output in a file, killed at the end whatever happened."""
+    """A program with its output in a file, ended at the end whatever happened."""
+
+    # nginx's workers outlive a master that is killed.
+    ending = signal.SIGTERM
 
     def __init__(self, command, **more):
         self.output = tempfile.NamedTemporaryFile("w+")
@@ -49,8 +52,8 @@ class Process:
     def stop(self):
         if self.process.poll() is None:
             self.send(signal.SIGCONT)
-            self.process.kill()
-            self.process.wait()
+            self.send(self.ending)
+            self.wait()
         self.output.close()
 
     def __enter__(self):
@@ -62,6 +65,8 @@ class Process:
 
 class Millrace(Process):
     """A server of a made-up model, ready."""
+
+    ending = signal.SIGKILL
 
     def __init__(self, port, *arguments, model="fake:step_ms=5", **environment):
         self.port = port
