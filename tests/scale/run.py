@@ -55,6 +55,7 @@ def main():
         import install
         cache = options.cache / "sdk"
         cache.mkdir(parents=True, exist_ok=True)
+        os.environ["SCALE_TEST_LEGACY_PYTHON"] = str(install.python(cache.resolve(), "legacy"))
         network_of_its_own(install.python(cache.resolve(), "scale"))
     with tempfile.TemporaryDirectory() as scratch:
         prepare_network(scratch)
