@@ -2,6 +2,7 @@
 
 mod limits;
 mod plan;
+mod preview;
 #[cfg(test)]
 mod tests;
 
@@ -18,6 +19,7 @@ use crate::backend::cpu::{self, CpuBackend};
 use crate::backend::{Backend, BackendError, BlockType};
 use crate::config::{BackendConfig, Device, EngineConfig, Kernels, Quantize};
 use plan::Plan;
+pub(crate) use preview::{NoPreview, Remote, preview};
 
 /// A model that is ready to compute, and what the rest of the server must know of its file.
 pub struct Opened {
@@ -65,7 +67,7 @@ fn open_checked(
     let checkpoint = Checkpoint::open(path, quantize)?;
     let (description, limits) = examine(&checkpoint, engine)?;
     if maker.is_on_cpu() {
-        let plan = Plan::of(&checkpoint, &description, &limits);
+        let plan = Plan::of(&checkpoint, &description, engine, limits.blocks);
         plan.check(backend.memory_bytes).map_err(refuse)?;
     }
     if checkpoint.tensors.values().any(|tensor| tensor.kind == BlockType::Mxfp4) {
@@ -94,12 +96,18 @@ pub(crate) fn examine(
     engine: &EngineConfig,
 ) -> Result<(Description, Limits), LoadError> {
     let refuse = |reason: String| LoadError::new(&checkpoint.path, reason);
-    let description = describe(&checkpoint.metadata, &checkpoint.tensors, &checkpoint.unusable)
-        .map_err(|e| refuse(e.to_string()))?;
-    let ends = end_tokens(&checkpoint.metadata).map_err(|e| refuse(e.to_string()))?;
-    check_vocabulary(&checkpoint.metadata, &description).map_err(refuse)?;
+    let (description, ends) = understand(checkpoint).map_err(refuse)?;
     let limits = limits::limits(&description, engine, ends).map_err(refuse)?;
     Ok((description, limits))
+}
+
+/// What the model is whatever the options say, and the tokens that end its answers.
+fn understand(checkpoint: &Checkpoint) -> Result<(Description, Vec<u32>), String> {
+    let description = describe(&checkpoint.metadata, &checkpoint.tensors, &checkpoint.unusable)
+        .map_err(|e| e.to_string())?;
+    let ends = end_tokens(&checkpoint.metadata).map_err(|e| e.to_string())?;
+    check_vocabulary(&checkpoint.metadata, &description)?;
+    Ok((description, ends))
 }
 
 /// Every token that the tokenizer can make must have a row in the embedding.

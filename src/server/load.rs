@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use sha2::{Digest, Sha256};
 
 use crate::backend::KvDtype;
-use crate::cli::pull::{BUILT_IN, Interrupt};
+use crate::cli::pull::{BUILT_IN, Interrupt, Terms};
 use crate::cli::source::{ModelSource, resolve};
 use crate::config::{Config, LEGACY_NAMES, NamesConfig};
 use crate::engine;
@@ -47,7 +47,9 @@ pub(super) fn load(config: &Config, interrupt: &Interrupt) -> anyhow::Result<Loa
         ModelSource::File(path) => open_file(config, &path)?,
         ModelSource::Fetch(model) => {
             tracing::info!(model = model.name(), from = model.origin(), "fetching");
-            open_file(config, &model.fetch(&config.model_dir, interrupt)?)?
+            let (backend, engine) = (config.backend.clone(), config.engine.clone());
+            let terms = Terms { backend, engine, must_fit: true };
+            open_file(config, &model.fetch(&config.model_dir, Some(&terms), interrupt)?)?
         }
         #[cfg(feature = "fake-model")]
         ModelSource::Fake(spec) => open_fake(&spec)?,
@@ -130,7 +132,18 @@ fn own_name(path: &Path) -> String {
     }
     // The dots in a folder's name begin no ending.
     let name = if path.is_dir() { path.file_name() } else { path.file_stem() };
+    if let Some(name) = hub_name(path).filter(|_| path.is_dir()) {
+        return name.to_owned();
+    }
     unnumbered(&name.unwrap_or_default().to_string_lossy()).to_owned()
+}
+
+/// The name of a repository whose folder lies in a hub's cache, at `models--OWNER--NAME/snapshots/COMMIT`.
+fn hub_name(path: &Path) -> Option<&str> {
+    let snapshots = path.parent().filter(|parent| parent.ends_with("snapshots"))?;
+    let (_, name) =
+        snapshots.parent()?.file_name()?.to_str()?.strip_prefix("models--")?.split_once("--")?;
+    Some(name)
 }
 
 /// Without what numbers the first of several files.
@@ -178,6 +191,16 @@ mod tests {
             ("-00001-of-00003", ""),
         ] {
             assert_eq!(unnumbered(stem), name);
+        }
+    }
+
+    #[test]
+    fn a_folder_of_a_hub_is_called_like_its_repository() {
+        let name = |path: &'static str| hub_name(Path::new(path));
+        assert_eq!(name("/c/models--maker--tiny-1.5B/snapshots/0123"), Some("tiny-1.5B"));
+        for other in ["/c/models--maker--tiny/0123", "/c/tiny/snapshots/0123", "/snapshots/1", "/"]
+        {
+            assert_eq!(name(other), None);
         }
     }
 

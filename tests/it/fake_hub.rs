@@ -7,8 +7,10 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use ring::digest;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
@@ -34,11 +36,19 @@ impl Asked {
         self.headers.get(name).map(String::as_str)
     }
 
-    /// The first byte of its range.
+    /// The first byte of its range, and the last one if that is named.
+    fn range(&self) -> Option<(usize, Option<usize>)> {
+        let (from, last) = self.header("range")?.strip_prefix("bytes=")?.split_once('-')?;
+        Some((from.parse().unwrap(), last.parse().ok()))
+    }
+
     pub(crate) fn from(&self) -> usize {
-        let range =
-            self.header("range").map(|r| r.trim_start_matches("bytes=").trim_end_matches('-'));
-        range.map_or(0, |from| from.parse().unwrap())
+        self.range().map_or(0, |(from, _)| from)
+    }
+
+    /// Whether a part with an end is wanted: the beginning that tells what a model takes, or a piece of a large file.
+    pub(crate) fn is_bounded(&self) -> bool {
+        self.range().is_some_and(|(_, last)| last.is_some())
     }
 }
 
@@ -67,14 +77,20 @@ impl Answer {
         Self { body: value.to_string().into_bytes(), ..Self::status(200) }
     }
 
-    /// `content` from the byte that was asked for.
+    /// Of `content` what was asked for.
     pub(crate) fn part(content: &[u8], asked: &Asked) -> Self {
-        let (from, last, all) = (asked.from(), content.len() - 1, content.len());
-        let answer = Self { body: content[from..].to_vec(), ..Self::status(200) };
-        if asked.header("range").is_none() {
-            return answer;
-        }
-        Self { status: 206, ..answer }.with("content-range", format!("bytes {from}-{last}/{all}"))
+        let all = content.len();
+        let Some((from, last)) = asked.range() else {
+            return Self { body: content.to_vec(), ..Self::status(200) };
+        };
+        let last = last.map_or(all - 1, |last| last.min(all - 1));
+        let answer = Self { body: content[from..=last].to_vec(), ..Self::status(206) };
+        answer.with("content-range", format!("bytes {from}-{last}/{all}"))
+    }
+
+    /// All of `content`, whatever was asked for.
+    pub(crate) fn whole(content: &[u8]) -> Self {
+        Self { body: content.to_vec(), ..Self::status(200) }
     }
 }
 
@@ -83,6 +99,7 @@ pub(crate) struct Host {
     pub(crate) address: SocketAddr,
     asked: Arc<Mutex<Vec<Asked>>>,
     connections: Arc<Mutex<usize>>,
+    sent: Arc<AtomicUsize>,
 }
 
 impl Host {
@@ -118,14 +135,20 @@ impl Host {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let (asked, connections) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(0)));
-        let host =
-            Self { address, asked: Arc::clone(&asked), connections: Arc::clone(&connections) };
+        let sent = Arc::new(AtomicUsize::new(0));
+        let host = Self {
+            address,
+            asked: Arc::clone(&asked),
+            connections: Arc::clone(&connections),
+            sent: Arc::clone(&sent),
+        };
         let answer = Arc::new(answer);
         std::thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 *connections.lock().unwrap() += 1;
-                let (tls, answer, asked) = (tls.clone(), Arc::clone(&answer), Arc::clone(&asked));
-                std::thread::spawn(move || serve(stream, tls, &*answer, &asked));
+                let (tls, answer) = (tls.clone(), Arc::clone(&answer));
+                let (asked, sent) = (Arc::clone(&asked), Arc::clone(&sent));
+                std::thread::spawn(move || serve(stream, tls, &*answer, (&asked, &sent)));
             }
         });
         host
@@ -142,21 +165,34 @@ impl Host {
     pub(crate) fn connections(&self) -> usize {
         *self.connections.lock().unwrap()
     }
+
+    /// Where each stream that was asked for without an end began.
+    pub(crate) fn streams(&self) -> Vec<usize> {
+        self.asked().iter().filter(|asked| !asked.is_bounded()).map(Asked::from).collect()
+    }
+
+    /// Bytes of bodies so far.
+    pub(crate) fn sent(&self) -> usize {
+        self.sent.load(Ordering::SeqCst)
+    }
 }
+
+/// Where it is noted what was asked, and how many bytes went out.
+type Notes<'a> = (&'a Mutex<Vec<Asked>>, &'a AtomicUsize);
 
 fn serve(
     stream: TcpStream,
     tls: Option<Arc<ServerConfig>>,
     answer: &dyn Fn(&Asked) -> Answer,
-    asked: &Mutex<Vec<Asked>>,
+    notes: Notes<'_>,
 ) {
     // A client that leaves, or does not trust us, is what some tests are about.
     let _ = match tls {
-        None => exchange(stream, answer, asked),
+        None => exchange(stream, answer, notes),
         Some(config) => exchange(
             StreamOwned::new(ServerConnection::new(config).unwrap(), stream),
             answer,
-            asked,
+            notes,
         ),
     };
 }
@@ -164,7 +200,7 @@ fn serve(
 fn exchange(
     stream: impl Read + Write,
     answer: &dyn Fn(&Asked) -> Answer,
-    asked: &Mutex<Vec<Asked>>,
+    (asked, sent): Notes<'_>,
 ) -> std::io::Result<()> {
     let mut stream = BufReader::new(stream);
     let mut lines = Vec::new();
@@ -197,7 +233,9 @@ fn exchange(
     let stream = stream.get_mut();
     stream.write_all(head.as_bytes())?;
     if !is_head {
-        stream.write_all(&answer.body[..answer.cut.unwrap_or(answer.body.len())])?;
+        let body = &answer.body[..answer.cut.unwrap_or(answer.body.len()).min(answer.body.len())];
+        sent.fetch_add(body.len(), Ordering::SeqCst);
+        stream.write_all(body)?;
     }
     stream.flush()?;
     if answer.hang {
@@ -214,36 +252,83 @@ pub(crate) fn sha256(content: &[u8]) -> String {
     })
 }
 
+/// As git names the content.
+fn git_hash(content: &[u8]) -> String {
+    let mut hash = digest::Context::new(&digest::SHA1_FOR_LEGACY_USE_ONLY);
+    hash.update(format!("blob {}\0", content.len()).as_bytes());
+    hash.update(content);
+    hash.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Whether a hub keeps it apart from git.
+fn is_large(name: &str) -> bool {
+    [".gguf", ".safetensors"].iter().any(|end| name.ends_with(end))
+}
+
 /// What the hub says of [`NAME`] with these files.
 pub(crate) fn listing(files: &[(&str, &[u8])]) -> Value {
     let files = files.iter().map(|(name, content)| {
+        if !is_large(name) {
+            let blob = git_hash(content);
+            return json!({"rfilename": name, "size": content.len(), "blobId": blob});
+        }
         let lfs = json!({"sha256": sha256(content), "size": content.len()});
-        json!({"rfilename": name, "size": content.len(), "lfs": lfs})
+        json!({"rfilename": name, "size": content.len(), "blobId": git_hash(b"pointer"), "lfs": lfs})
     });
     let files: Vec<Value> = files.collect();
     json!({"sha": COMMIT, "siblings": files, "cardData": {"license": "apache-2.0"}})
 }
 
-/// A hub with these files, which sends to `storage` for each.
+/// A hub with these files, which sends to `storage` for each large one.
 pub(crate) fn hub(
     files: Vec<(&'static str, Vec<u8>)>,
     storage: String,
 ) -> impl Fn(&Asked) -> Answer + Send + Sync {
+    let all: Vec<_> = files.iter().map(|(n, c)| (*n, c.as_slice())).collect();
+    let list = listing(&all);
+    let hashes: Vec<String> = files.iter().map(|(_, content)| sha256(content)).collect();
     move |asked| {
         if asked.target.starts_with(&format!("/api/models/{NAME}/revision/main")) {
-            let files: Vec<_> = files.iter().map(|(n, c)| (*n, c.as_slice())).collect();
-            return Answer::json(&listing(&files));
+            return Answer::json(&list);
         }
         let file = asked.target.strip_prefix(&format!("/{NAME}/resolve/{COMMIT}/"));
-        match files.iter().find(|(name, _)| file == Some(*name)) {
-            None => Answer::status(404),
-            Some((name, content)) => Answer::status(302)
-                .with("location", format!("{storage}/{name}"))
-                .with("x-repo-commit", COMMIT)
-                .with("x-linked-etag", format!("\"{}\"", sha256(content)))
-                .with("x-linked-size", content.len().to_string()),
+        let Some(index) = files.iter().position(|(name, _)| file == Some(*name)) else {
+            return Answer::status(404);
+        };
+        let (name, content) = &files[index];
+        if !is_large(name) {
+            return Answer::part(content, asked)
+                .with("etag", format!("\"{}\"", git_hash(content)))
+                .with("x-repo-commit", COMMIT);
         }
+        Answer::status(302)
+            .with("location", format!("{storage}/{name}"))
+            .with("x-repo-commit", COMMIT)
+            .with("x-linked-etag", format!("\"{}\"", hashes[index]))
+            .with("x-linked-size", content.len().to_string())
     }
+}
+
+/// A storage with these files.
+pub(crate) fn storage(
+    files: Vec<(&'static str, Vec<u8>)>,
+) -> impl Fn(&Asked) -> Answer + Send + Sync {
+    move |asked| match files.iter().find(|(name, _)| asked.target == format!("/{name}")) {
+        Some((_, content)) => Answer::part(content, asked),
+        None => Answer::status(404),
+    }
+}
+
+/// The files of a small model in `tests/models` that `is_wanted`.
+pub(crate) fn family(name: &str, is_wanted: fn(&str) -> bool) -> Vec<(&'static str, Vec<u8>)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models").join(name);
+    let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let files = files.filter_map(|path| {
+        let name = path.file_name()?.to_str()?;
+        // For as long as the test runs, as a literal would be.
+        is_wanted(name).then(|| (&*name.to_owned().leak(), std::fs::read(&path).unwrap()))
+    });
+    files.collect()
 }
 
 /// `pull` of `model` from the hub at `url`.

@@ -37,7 +37,7 @@ fn row_32_what_is_not_the_file_is_removed() {
     let e = refusal(&mut pull(&home, &hub.url(), NAME));
     assert!(e.contains("is not the file, and was removed") && e.contains(&sha256(&whole)), "{e}");
     assert!(is_empty(&home));
-    assert_eq!(storage.connections(), 1);
+    assert_eq!(storage.streams(), [0]);
 }
 
 #[test]
@@ -70,7 +70,7 @@ fn row_32_a_storage_that_refuses_is_not_a_licence() {
         let said = format!("{}, to which {} sends", storage.address, host.address);
         assert!(e.contains(&said) && e.contains(&format!("answers {status}")), "{e}");
         assert!(!e.contains("licence") && !e.contains("token"), "{e}");
-        assert_eq!(storage.connections(), 1, "it would be refused again");
+        assert_eq!(storage.streams(), [0], "it would be refused again");
     }
 }
 
@@ -124,7 +124,7 @@ fn row_32_the_token_goes_to_the_hub_and_to_nobody_else() {
     assert_eq!(code, 0, "{err}");
     assert!(!format!("{out}{err}").contains("canary"));
     let (asked, stored) = (host.asked(), storage.asked());
-    assert!(asked.len() == 3 && stored.len() == 1 && proxy.connections() == 0);
+    assert!(asked.len() == 4 && stored.len() == 2 && proxy.connections() == 0);
     for request in asked {
         assert_eq!(request.header("authorization"), Some("Bearer hf_canary"), "{request:?}");
     }
@@ -257,18 +257,30 @@ fn row_32_nothing_that_a_hub_says_leads_out_of_the_cache() {
 }
 
 #[test]
-fn row_32_split_files_and_choices_that_are_none_are_said() {
+fn row_32_choices_that_are_none_are_said() {
     let home = tempdir().unwrap();
-    let part = "tiny-00001-of-00002.gguf";
+    let one = |name| vec![(name, vec![1])];
+    let config = ("config.json", b"{}".to_vec());
     for (files, name, said) in [
-        (vec![(part, vec![1])], NAME, "split into several files"),
         (
             vec![("a.gguf", vec![1]), ("b.gguf", vec![2])],
             NAME,
             "name one as owner/name:FILE.gguf: a.gguf",
         ),
-        (vec![("mmproj.gguf", vec![1])], NAME, "no .gguf file"),
-        (vec![(FILE, vec![1])], "maker/tiny:Q2_K", "it has tiny-Q4_K_M.gguf"),
+        (one("mmproj.gguf"), NAME, "has neither a .gguf file nor config.json"),
+        (one(FILE), "maker/tiny:Q2_K", "it has tiny-Q4_K_M.gguf"),
+        (one("t-00001-of-00002.gguf"), NAME, "but not its part t-00002-of-00002.gguf"),
+        (one("model.safetensors"), NAME, "has safetensors, but no config.json"),
+        (
+            vec![config.clone(), ("model.safetensors", vec![1])],
+            NAME,
+            "has no tokenizer.json, without which it cannot be served",
+        ),
+        (
+            vec![config, ("pytorch_model.bin", vec![1])],
+            NAME,
+            "but PyTorch's pickles (pytorch_model.bin), which could run any code and are never read",
+        ),
     ] {
         let hub = Host::start(hub(files, String::new()));
         let e = refusal(&mut pull(&home, &hub.url(), name));

@@ -108,15 +108,25 @@ fn write_verified(
 
 /// SHA-256 of a file, in lower-case hexadecimal.
 pub(super) fn hash_of(path: &Path, interrupt: &Interrupt) -> Result<String, PullError> {
+    let mut hash = Sha256::new();
+    read_all(path, interrupt, |bytes| hash.update(bytes))?;
+    Ok(hex(&hash.finalize()))
+}
+
+/// Gives all of a file to `take`, piece by piece.
+pub(super) fn read_all(
+    path: &Path,
+    interrupt: &Interrupt,
+    mut take: impl FnMut(&[u8]),
+) -> Result<(), PullError> {
     let fault = |e: std::io::Error| PullError::io("cannot read", path, &e);
     let mut file = File::open(path).map_err(fault)?;
-    let mut hash = Sha256::new();
     let mut buffer = vec![0; 1 << 20];
     loop {
         interrupt.check()?;
         match file.read(&mut buffer).map_err(fault)? {
-            0 => return Ok(hex(&hash.finalize())),
-            n => hash.update(&buffer[..n]),
+            0 => return Ok(()),
+            n => take(&buffer[..n]),
         }
     }
 }

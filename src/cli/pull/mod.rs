@@ -16,6 +16,7 @@ use super::output::{print, say};
 use super::serve::Signals;
 use super::settings::{self, CommandLine, Layers, Setting, nearest};
 use super::{Failure, Outcome};
+use crate::config::{BackendConfig, EngineConfig};
 use hub::{HubModel, forbidden_by};
 pub(crate) use table::BUILT_IN;
 use table::BuiltIn;
@@ -23,8 +24,8 @@ use table::BuiltIn;
 /// Options of the command.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// A name of --list, or a model of a hub: `owner/name`, `owner/name:FILE.gguf` or `owner/name:Q4_K_M`, with
-    /// @REVISION behind the name if need be. The hub is that of `HF_ENDPOINT`, asked with `HF_TOKEN`
+    /// A name of --list, or a model of a hub: `owner/name` (a .gguf file, or a folder with safetensors),
+    /// `owner/name:FILE.gguf` or `owner/name:Q4_K_M`, with @REVISION behind the name if need be. The hub is that of `HF_ENDPOINT`, asked with `HF_TOKEN`
     /// [default: smollm2-135m-instruct]
     model: Option<String>,
     /// Show the built-in names and where they come from
@@ -81,6 +82,15 @@ impl Interrupt {
     }
 }
 
+/// How a model would be served: what that takes is told before it is fetched.
+#[derive(Debug, Clone)]
+pub(crate) struct Terms {
+    pub(crate) backend: BackendConfig,
+    pub(crate) engine: EngineConfig,
+    /// It will be served here and now: what cannot fit is not fetched.
+    pub(crate) must_fit: bool,
+}
+
 /// What can be fetched by name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Fetchable {
@@ -135,10 +145,15 @@ impl Fetchable {
     }
 
     /// Fetches it unless it is there and right. Returns its path.
-    pub(crate) fn fetch(&self, folder: &Path, interrupt: &Interrupt) -> Result<PathBuf, PullError> {
+    pub(crate) fn fetch(
+        &self,
+        folder: &Path,
+        terms: Option<&Terms>,
+        interrupt: &Interrupt,
+    ) -> Result<PathBuf, PullError> {
         match self {
             Self::BuiltIn(model) => fetch::fetch(model, folder, interrupt),
-            Self::Hub(model) => model.fetch(interrupt),
+            Self::Hub(model) => model.fetch(terms, interrupt),
         }
     }
 }
@@ -161,7 +176,11 @@ pub(crate) fn run(options: &Options) -> Outcome {
     if options.offline {
         flag("offline", "true".to_owned());
     }
-    let (folder, offline) = settings::pull(&Layers::read(&line)).map_err(Failure::Usage)?;
+    let layers = Layers::read(&line);
+    let (folder, offline) = settings::pull(&layers).map_err(Failure::Usage)?;
+    // With a fault in them, the model comes all the same.
+    let terms = settings::terms(&layers).ok();
+    let terms = terms.map(|(engine, backend)| Terms { backend, engine, must_fit: false });
     let fault = |e: PullError| Failure::runtime(e.to_string());
     let path = match (model.find(&folder, offline).map_err(fault)?, &model) {
         // What is in the hub's cache was verified when it came.
@@ -173,7 +192,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
             }
             let interrupt = Interrupt::default();
             on_signal(&interrupt);
-            model.fetch(&folder, &interrupt).map_err(fault)?
+            model.fetch(&folder, terms.as_ref(), &interrupt).map_err(fault)?
         }
     };
     print(&format!("{}\n", path.display())).map_err(|e| Failure::runtime(e.to_string()))

@@ -9,10 +9,12 @@ use crate::cli::output::say;
 
 const LINE_EVERY: Duration = Duration::from_secs(5);
 
-/// One piece of work whose size is known.
+/// Work whose size is known, of one piece or several.
 pub(super) struct Progress {
     what: &'static str,
     total: u64,
+    /// Bytes of the pieces that are done.
+    before: u64,
     bar: Option<ProgressBar>,
     last_line: Instant,
 }
@@ -30,15 +32,26 @@ impl Progress {
         if bar.is_none() {
             say(&format!("{what}: {} MB", mega(total)));
         }
-        Self { what, total, bar, last_line: Instant::now() }
+        Self { what, total, before: 0, bar, last_line: Instant::now() }
     }
 
-    /// `done` of the total.
+    /// Of what takes no time: nothing is said.
+    pub(super) fn silent() -> Self {
+        Self { what: "", total: 0, before: 0, bar: None, last_line: Instant::now() }
+    }
+
+    /// A piece of so many bytes is done, and the next one begins.
+    pub(super) fn next(&mut self, bytes: u64) {
+        self.before += bytes;
+        self.at(0);
+    }
+
+    /// `done` of the present piece.
     pub(super) fn at(&mut self, done: u64) {
-        let done = done.min(self.total);
+        let done = self.before.saturating_add(done).min(self.total);
         if let Some(bar) = &self.bar {
             bar.set_position(done);
-        } else if self.last_line.elapsed() >= LINE_EVERY {
+        } else if self.total > 0 && self.last_line.elapsed() >= LINE_EVERY {
             self.last_line = Instant::now();
             say(&format!("{}: {} of {} MB", self.what, mega(done), mega(self.total)));
         }

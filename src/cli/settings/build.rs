@@ -223,6 +223,12 @@ fn backend(r: &mut Reader<'_>) -> BackendConfig {
     }
 }
 
+/// How a model would be served.
+pub(crate) fn terms(r: &mut Reader<'_>) -> (EngineConfig, BackendConfig) {
+    // How long clients may stall has no part in it.
+    (engine(r, Duration::ZERO), backend(r))
+}
+
 /// Where `pull` puts models.
 pub(crate) fn model_dir(r: &mut Reader<'_>) -> PathBuf {
     r.get("model-dir", v::path).unwrap_or_else(|| user_folder("XDG_CACHE_HOME", ".cache", "models"))

@@ -22,7 +22,7 @@ pub(crate) use table::{ALL, Form, Setting};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use crate::config::Config;
+use crate::config::{BackendConfig, Config, EngineConfig};
 
 /// The effective configuration, or every fault in it, one line each.
 pub(crate) fn config(layers: &Layers) -> Result<Config, Vec<String>> {
@@ -33,6 +33,11 @@ pub(crate) fn config(layers: &Layers) -> Result<Config, Vec<String>> {
 /// that a fault in the server's settings does not stop it.
 pub(crate) fn pull(layers: &Layers) -> Result<(PathBuf, bool), Vec<String>> {
     read(layers, |r| (build::model_dir(r), r.get("offline", values::switch)))
+}
+
+/// How a model would be served.
+pub(crate) fn terms(layers: &Layers) -> Result<(EngineConfig, BackendConfig), Vec<String>> {
+    read(layers, build::terms)
 }
 
 /// Where the server would tell its health, and whether over TLS.

@@ -7,6 +7,7 @@ mod folder;
 pub mod gguf;
 
 use std::collections::BTreeMap;
+use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use crate::backend::TensorSource;
@@ -16,7 +17,11 @@ pub use digest::digest;
 pub(crate) use digest::hex;
 pub use end_tokens::end_tokens;
 pub use folder::TextFiles;
+pub(crate) use folder::files as folder_files;
 use gguf::{Gguf, LoadError, Metadata, ModelFile};
+
+/// Opens a file of a model somewhere, and says how many bytes it has. Errors are clauses about the file.
+pub(crate) type Input<'a> = &'a dyn Fn(&Path) -> Result<(Box<dyn Read + 'a>, u64), String>;
 
 /// A model as it is kept, checked: a file or a folder, under the names and keys of a GGUF.
 #[derive(Debug, Clone)]
@@ -41,6 +46,32 @@ impl Checkpoint {
     /// One line that names the file and what in it.
     pub fn open(path: &Path, quantize: Quantize) -> Result<Self, LoadError> {
         if path.is_dir() { folder::open(path, quantize) } else { Gguf::open(path).map(Self::from) }
+    }
+
+    /// A GGUF file that is elsewhere: its header alone is read, and those of its other parts.
+    ///
+    /// # Errors
+    /// As of [`Checkpoint::open`]; also what `open` says.
+    pub(crate) fn preview_file(path: &Path, open: Input<'_>) -> Result<Self, LoadError> {
+        let one = |path: &Path| {
+            let (input, bytes) = open(path).map_err(|reason| LoadError::new(path, reason))?;
+            Gguf::read(path, BufReader::new(input), bytes)
+        };
+        Gguf::open_with(path, &one).map(Self::from)
+    }
+
+    /// A folder that is elsewhere, by the text of its `config.json` and the headers of its `shards`.
+    ///
+    /// # Errors
+    /// As of [`Checkpoint::open`]; also what `open` says.
+    pub(crate) fn preview_folder(
+        path: &Path,
+        config: &str,
+        shards: folder_files::Shards,
+        quantize: Quantize,
+        open: Input<'_>,
+    ) -> Result<Self, LoadError> {
+        folder::preview(path, config, shards, quantize, open)
     }
 }
 

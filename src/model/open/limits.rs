@@ -19,16 +19,7 @@ pub(super) fn limits(
     engine: &EngineConfig,
     end_tokens: Vec<u32>,
 ) -> Result<Limits, String> {
-    let block_bytes = kv_block_bytes(&description.shape, engine.kv_cache_dtype) as u64;
-    let blocks = engine.kv_cache_bytes / block_bytes;
-    if blocks == 0 {
-        let bytes = engine.kv_cache_bytes;
-        return Err(format!(
-            "--kv-cache-memory of {bytes} bytes holds no block of {BLOCK_TOKENS} tokens, which \
-             takes {block_bytes}"
-        ));
-    }
-    let blocks = blocks.min(BlockId::MAX.into()) as usize;
+    let blocks = blocks(description, engine)?;
     let max_context = max_context(description.context, engine.max_model_len, blocks)?;
     let max_rows = engine
         .max_num_batched_tokens
@@ -44,6 +35,20 @@ pub(super) fn limits(
         max_context,
         end_tokens,
     })
+}
+
+/// Of the KV cache.
+pub(super) fn blocks(description: &Description, engine: &EngineConfig) -> Result<usize, String> {
+    let block_bytes = kv_block_bytes(&description.shape, engine.kv_cache_dtype) as u64;
+    let blocks = engine.kv_cache_bytes / block_bytes;
+    if blocks == 0 {
+        let bytes = engine.kv_cache_bytes;
+        return Err(format!(
+            "--kv-cache-memory of {bytes} bytes holds no block of {BLOCK_TOKENS} tokens, which \
+             takes {block_bytes}"
+        ));
+    }
+    Ok(blocks.min(BlockId::MAX.into()) as usize)
 }
 
 /// Longest sequence. Asked for, it stands even where the cache holds less: the engine refuses what

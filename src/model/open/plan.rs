@@ -1,31 +1,43 @@
 //! What a model will take up, told and checked before it takes anything.
 
 use crate::backend::cpu::packed_bytes;
+use crate::config::EngineConfig;
 use crate::model::arch::Description;
-use crate::model::decoder::{Limits, kv_block_bytes};
+use crate::model::decoder::kv_block_bytes;
 use crate::model::load::Checkpoint;
 
 /// Bytes of memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Plan {
-    weights: u64,
-    kv_cache: u64,
+    pub(super) weights: u64,
+    pub(super) kv_cache: u64,
 }
 
 impl Plan {
-    /// On the CPU.
-    pub(super) fn of(checkpoint: &Checkpoint, description: &Description, limits: &Limits) -> Self {
-        let block = kv_block_bytes(&description.shape, limits.kv_dtype) as u64;
+    /// On the CPU, with so many blocks.
+    pub(super) fn of(
+        checkpoint: &Checkpoint,
+        description: &Description,
+        engine: &EngineConfig,
+        blocks: usize,
+    ) -> Self {
+        let block = kv_block_bytes(&description.shape, engine.kv_cache_dtype) as u64;
         Self {
-            weights: checkpoint.tensors.values().map(packed_bytes).sum(),
-            kv_cache: block.saturating_mul(limits.blocks as u64),
+            weights: checkpoint.tensors.values().map(packed_bytes).fold(0, u64::saturating_add),
+            kv_cache: block.saturating_mul(blocks as u64),
         }
     }
 
-    /// Refuses what `memory`, of the machine or its container, cannot hold.
+    /// Refuses what `memory`, of the machine or its container, cannot hold, and logs the rest.
     pub(super) fn check(self, memory: Option<u64>) -> Result<(), String> {
         let (weights, kv_cache) = (gib(self.weights), gib(self.kv_cache));
         tracing::info!(weights, kv_cache, "memory that the model will take");
+        self.fits(memory)
+    }
+
+    /// Whether `memory` can hold it.
+    pub(super) fn fits(self, memory: Option<u64>) -> Result<(), String> {
+        let (weights, kv_cache) = (gib(self.weights), gib(self.kv_cache));
         match memory {
             Some(memory) if self.weights.saturating_add(self.kv_cache) > memory => Err(format!(
                 "its weights take {weights} and the KV cache {kv_cache} (--kv-cache-memory), more than the {} that there are",
@@ -36,7 +48,7 @@ impl Plan {
     }
 }
 
-fn gib(bytes: u64) -> String {
+pub(super) fn gib(bytes: u64) -> String {
     format!("{:.2} GiB", bytes as f64 / (1_u64 << 30) as f64)
 }
 

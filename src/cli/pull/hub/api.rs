@@ -8,7 +8,9 @@ use serde_json::Value;
 use ureq::Body;
 
 use super::client::{Client, Fault, answered_by};
+use super::folder::is_of_folder;
 use super::name::{HubName, is_commit, is_etag, is_gguf, is_plain_path};
+use super::place::Origin;
 use crate::cli::output::one_line;
 
 /// Of the description of a repository. The largest list some ten thousand files.
@@ -19,7 +21,7 @@ const KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_')
 #[derive(Debug)]
 pub(super) struct Repository {
     pub(super) commit: String,
-    /// Those that can be models.
+    /// Those whose names are plain paths.
     pub(super) files: Vec<Listed>,
     pub(super) licence: Option<String>,
 }
@@ -28,20 +30,31 @@ pub(super) struct Repository {
 #[derive(Debug)]
 pub(super) struct Listed {
     pub(super) path: String,
-    bytes: Option<u64>,
+    pub(super) bytes: Option<u64>,
     sha256: Option<String>,
+    /// The hash that git has of it, if it is in git itself.
+    git: Option<String>,
+}
+
+/// What shows that a content is the right one. Hashes are in lower-case hexadecimal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Check {
+    Sha256(String),
+    /// SHA-1 as git takes it: the length goes before the content.
+    Git(String),
+    /// The hub tells no more than its size.
+    Size,
 }
 
 /// A file as it must come.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Remote {
     /// Behind the endpoint.
     pub(super) path: String,
     /// Names the content.
     pub(super) etag: String,
     pub(super) bytes: u64,
-    /// In lower-case hexadecimal, where the hub tells it.
-    pub(super) sha256: Option<String>,
+    pub(super) check: Check,
 }
 
 #[derive(Deserialize)]
@@ -59,6 +72,8 @@ struct Answer {
 struct Sibling {
     rfilename: String,
     size: Option<u64>,
+    #[serde(default, rename = "blobId")]
+    blob_id: Value,
     #[serde(default)]
     lfs: Value,
 }
@@ -86,21 +101,31 @@ pub(super) fn repository(client: &Client, name: &HubName) -> Result<Repository, 
     if !is_commit(&answer.sha) {
         return Err(Fault::last(format!("{host} names a commit that is none: {:?}", answer.sha)));
     }
-    let files = answer.siblings.into_iter().filter(|s| is_gguf(&s.rfilename)).map(|sibling| {
-        if !is_plain_path(&sibling.rfilename) {
-            let path = &sibling.rfilename;
+    let files = answer.siblings.into_iter().filter_map(|sibling| listed(host, sibling).transpose());
+    let files = files.collect::<Result<_, _>>()?;
+    Ok(Repository { commit: answer.sha, files, licence: licence(&answer.card, &answer.tags) })
+}
+
+/// A file of the list. One that could be of a model must have a name that can be used; others are passed over.
+fn listed(host: &Origin, sibling: Sibling) -> Result<Option<Listed>, Fault> {
+    let path = sibling.rfilename;
+    if !is_plain_path(&path) {
+        if is_gguf(&path) || is_of_folder(&path) {
             let reason = "lists a file whose name is no plain path";
             return Err(Fault::last(format!("{host} {reason}: {path:?}")));
         }
-        let sha256 = sibling.lfs["sha256"].as_str().filter(|s| is_sha256(s));
-        Ok(Listed {
-            sha256: sha256.map(str::to_owned),
-            path: sibling.rfilename,
-            bytes: sibling.size,
-        })
-    });
-    let files = files.collect::<Result<_, _>>()?;
-    Ok(Repository { commit: answer.sha, files, licence: licence(&answer.card, &answer.tags) })
+        return Ok(None);
+    }
+    let hash = |value: &Value, is_hash: fn(&str) -> bool| {
+        value.as_str().filter(|text| is_hash(text)).map(str::to_ascii_lowercase)
+    };
+    Ok(Some(Listed {
+        path,
+        bytes: sibling.size,
+        sha256: hash(&sibling.lfs["sha256"], is_sha256),
+        // Of what is kept elsewhere, git has a pointer to it.
+        git: hash(&sibling.blob_id, is_sha1).filter(|_| !sibling.lfs.is_object()),
+    }))
 }
 
 /// Asks what the content of `file` is.
@@ -141,9 +166,12 @@ pub(super) fn describe(
             file.path
         )));
     }
-    let sha256 = Some(etag.to_owned()).filter(|etag| is_sha256(etag)).or(file.sha256.clone());
-    let sha256 = sha256.map(|sha256| sha256.to_ascii_lowercase());
-    Ok(Remote { path, etag: etag.to_owned(), bytes, sha256 })
+    let named = Some(etag.to_ascii_lowercase());
+    let sha256 = named.clone().filter(|etag| is_sha256(etag)).or(file.sha256.clone());
+    // Only where list and mark agree: some hubs mark contents in ways of their own.
+    let git = named.filter(|etag| file.git.as_ref() == Some(etag));
+    let check = sha256.map(Check::Sha256).or(git.map(Check::Git)).unwrap_or(Check::Size);
+    Ok(Remote { path, etag: etag.to_owned(), bytes, check })
 }
 
 /// An answer with what was asked for, or why there is none.
@@ -209,7 +237,15 @@ fn licence(card: &Value, tags: &Value) -> Option<String> {
 }
 
 fn is_sha256(text: &str) -> bool {
-    text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit())
+    is_hash(text, 64)
+}
+
+fn is_sha1(text: &str) -> bool {
+    is_hash(text, 40)
+}
+
+fn is_hash(text: &str, digits: usize) -> bool {
+    text.len() == digits && text.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
 fn encoded(component: &str) -> String {

@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::folder::is_of_folder;
 use super::name::{HubName, is_commit, is_gguf, is_plain_path};
 use super::small::read_small;
 use crate::cli::pull::PullError;
@@ -55,16 +56,21 @@ impl Cache {
 
     /// `file` of this commit, if it is there in full.
     pub(super) fn find(&self, commit: &str, file: &str) -> Option<PathBuf> {
-        let path = self.root.join("snapshots").join(commit).join(file);
+        let path = self.snapshot(commit).join(file);
         // Follows the link: one whose content is gone is no file.
         let data = fs::metadata(&path).ok()?;
         (data.is_file() && data.len() > 0).then_some(path)
     }
 
-    /// All models of this commit that are there in full, in order.
+    /// The files of this commit.
+    pub(super) fn snapshot(&self, commit: &str) -> PathBuf {
+        self.root.join("snapshots").join(commit)
+    }
+
+    /// All files of this commit that could be of a model and are there in full, in order.
     pub(super) fn files(&self, commit: &str) -> Vec<String> {
         let mut found = Vec::new();
-        walk(&self.root.join("snapshots").join(commit), "", MAX_DEPTH, &mut found);
+        walk(&self.snapshot(commit), "", MAX_DEPTH, &mut found);
         found.retain(|file| self.find(commit, file).is_some());
         found.sort();
         found
@@ -85,7 +91,7 @@ impl Cache {
 
     /// Lets `file` of this commit be the content `etag`. Returns its path.
     pub(super) fn link(&self, commit: &str, file: &str, etag: &str) -> Result<PathBuf, PullError> {
-        let path = self.root.join("snapshots").join(commit).join(file);
+        let path = self.snapshot(commit).join(file);
         let up = "../".repeat(file.matches('/').count() + 2);
         let target = PathBuf::from(format!("{up}blobs/{etag}"));
         if fs::read_link(&path).is_ok_and(|there| there == target) {
@@ -105,7 +111,7 @@ impl Cache {
     }
 }
 
-/// Adds the names of models below `folder`, each behind `prefix`. Links to folders are not followed.
+/// Adds the names of files of models below `folder`, each behind `prefix`. Links to folders are not followed.
 fn walk(folder: &Path, prefix: &str, depth: usize, found: &mut Vec<String>) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name();
@@ -115,14 +121,17 @@ fn walk(folder: &Path, prefix: &str, depth: usize, found: &mut Vec<String>) {
             if depth > 0 {
                 walk(&entry.path(), &format!("{path}/"), depth - 1, found);
             }
-        } else if is_gguf(name) && is_plain_path(&path) {
+        } else if (is_gguf(name) || is_of_folder(&path)) && is_plain_path(&path) {
             found.push(path);
         }
     }
 }
 
 /// Makes `path` anew, so that whoever looks sees the old one or the new one.
-fn replace(path: &Path, write: impl FnOnce(&Path) -> std::io::Result<()>) -> Result<(), PullError> {
+pub(super) fn replace(
+    path: &Path,
+    write: impl FnOnce(&Path) -> std::io::Result<()>,
+) -> Result<(), PullError> {
     let folder = path.parent().unwrap_or(Path::new("."));
     make(folder)?;
     let new = folder.join(format!(".new-{}", std::process::id()));

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::header::{ACCEPT_ENCODING, AUTHORIZATION, LOCATION, RANGE, RETRY_AFTER};
+use http::header::{ACCEPT_ENCODING, AUTHORIZATION, IF_RANGE, LOCATION, RANGE, RETRY_AFTER};
 use http::{HeaderValue, Response, Uri};
 use ureq::tls::{RootCerts, TlsConfig};
 use ureq::typestate::WithoutBody;
@@ -117,7 +117,23 @@ pub(super) fn retried<T>(
     }
 }
 
+/// Bytes of a file, up to the one before `to`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Span {
+    pub(super) from: u64,
+    pub(super) to: u64,
+}
+
+/// What tells a file that one host sends from another under the same address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Validator {
+    pub(super) origin: Origin,
+    /// Its mark there, which is not that of the hub.
+    pub(super) etag: HeaderValue,
+}
+
 /// A hub, and the leave to use it.
+#[derive(Clone)]
 pub(super) struct Client {
     agent: Agent,
     pub(super) endpoint: Endpoint,
@@ -157,6 +173,28 @@ impl Client {
             |uri| {
                 let request = self.agent.get(uri);
                 if from == 0 { request } else { request.header(RANGE, format!("bytes={from}-")) }
+            },
+        )
+    }
+
+    /// `GET` of a part of a path at the endpoint; of all of it if that is no longer the file of `validator`.
+    pub(super) fn get_part(
+        &self,
+        path: &str,
+        Span { from, to }: Span,
+        validator: Option<&Validator>,
+    ) -> Result<Response<Body>, Fault> {
+        self.follow(
+            path,
+            |_| false,
+            |uri| {
+                let origin = Origin::of(&uri);
+                let last = to.saturating_sub(1);
+                let request = self.agent.get(uri).header(RANGE, format!("bytes={from}-{last}"));
+                match validator.filter(|known| Some(&known.origin) == origin.as_ref()) {
+                    Some(known) => request.header(IF_RANGE, known.etag.clone()),
+                    None => request,
+                }
             },
         )
     }

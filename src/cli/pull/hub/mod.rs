@@ -1,4 +1,4 @@
-//! Models of a hub: single files of a repository, kept in the cache that the hub's own tools use, so
+//! Models of a hub: GGUF files or folders of a repository, kept in the cache that the hub's own tools use, so
 //! that each is fetched once for all of them. What is there is used without a connection.
 
 mod api;
@@ -6,9 +6,14 @@ mod cache;
 mod choice;
 mod client;
 mod download;
+mod folder;
+mod head;
 mod name;
+mod parallel;
 mod place;
+mod ranges;
 mod small;
+mod taking;
 #[cfg(test)]
 mod tests;
 
@@ -16,18 +21,19 @@ use std::path::PathBuf;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
-use super::lock::lock;
-use super::{Interrupt, PullError};
+use super::{Interrupt, PullError, Terms};
 use crate::cli::output::{one_line, say};
-use api::Repository;
+use crate::model::load::folder_files::{INDEX, max_bytes};
 use cache::Cache;
-use choice::{USUAL, choose};
+use choice::{Choice, USUAL, choose};
 use client::{Client, Fault, retried};
-use download::Download;
 use name::{HubName, USUAL_REVISION, Wanted};
 use place::Place;
+use taking::Taking;
 
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// After an interruption, for noting what came.
+const NOTING_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// What forbids to open a connection, by the name under which the user knows it: `--offline`, if given, or
 /// the variable that the hub's own tools know.
@@ -83,14 +89,15 @@ impl HubModel {
             Wanted::Usual if forbidden_by.is_none() => &first,
             wanted => wanted,
         };
-        let chosen = choose(&files, wanted);
+        let chosen =
+            choose(&files, wanted).and_then(|choice| there(&cache, &commit, &files, choice));
         match (chosen, forbidden_by) {
-            (Ok(file), _) => {
+            (Ok(path), _) => {
                 if !is_sure {
                     let name = &self.name;
                     say(&format!("{name}: taking {commit}, the only commit in the cache"));
                 }
-                Ok(cache.find(&commit, &file))
+                Ok(Some(path))
             }
             (Err(_), None) => Ok(None),
             (Err(reason), Some(by)) => {
@@ -106,13 +113,17 @@ impl HubModel {
     /// Fetches it unless it is there. Returns its path.
     ///
     /// Safe to run at once with others, in this process and elsewhere: the later ones wait, then find it.
-    pub(crate) fn fetch(&self, interrupt: &Interrupt) -> Result<PathBuf, PullError> {
+    pub(crate) fn fetch(
+        &self,
+        terms: Option<&Terms>,
+        interrupt: &Interrupt,
+    ) -> Result<PathBuf, PullError> {
         // In a thread of its own, since nothing else ends a connection that brings nothing.
         let (send, receive) = sync_channel(1);
-        let (model, inner) = (self.clone(), interrupt.clone());
+        let (model, terms, inner) = (self.clone(), terms.cloned(), interrupt.clone());
         let work = move || {
             // Nobody waits for an answer after an interruption.
-            let _ = send.send(model.fetch_here(&inner));
+            let _ = send.send(model.fetch_here(terms.as_ref(), &inner));
         };
         std::thread::Builder::new()
             .name("hub".to_owned())
@@ -121,6 +132,7 @@ impl HubModel {
         let outcome = loop {
             match receive.recv_timeout(LOOK_EVERY) {
                 Err(RecvTimeoutError::Timeout) if !interrupt.is_set() => {}
+                Err(RecvTimeoutError::Timeout) => break receive.recv_timeout(NOTING_TIMEOUT),
                 outcome => break outcome,
             }
         };
@@ -139,35 +151,20 @@ impl HubModel {
         }
     }
 
-    fn fetch_here(&self, interrupt: &Interrupt) -> Result<PathBuf, PullError> {
-        let (name, cache) = (&self.name, self.cache());
-        let client = Client::new(&self.place)?;
-        let repository = match retried(interrupt, || api::repository(&client, name)) {
-            Ok(repository) => repository,
-            Err(fault) => return self.without_the_hub(fault),
-        };
-        let Repository { commit, files, licence } = repository;
-        let paths: Vec<String> = files.iter().map(|file| file.path.clone()).collect();
-        let file = choose(&paths, &name.wanted)
-            .map_err(|reason| PullError::new(format!("{} {reason}", name.repository())))?;
-        if let Some(path) = cache.find(&commit, &file) {
-            // A cache that this user may only read has the model all the same.
-            let _ = cache.note(&name.revision, &commit);
-            return Ok(path);
+    fn fetch_here(
+        &self,
+        terms: Option<&Terms>,
+        interrupt: &Interrupt,
+    ) -> Result<PathBuf, PullError> {
+        let (name, cache) = (&self.name, &self.cache());
+        let client = &Client::new(&self.place)?;
+        match retried(interrupt, || api::repository(client, name)) {
+            Ok(repository) => {
+                let repository = &repository;
+                Taking { client, name, cache, repository, terms, interrupt }.take()
+            }
+            Err(fault) => self.without_the_hub(fault),
         }
-        let Some(listed) = files.iter().find(|listed| listed.path == file) else {
-            return Err(PullError::new(format!("{name} was listed and is not")));
-        };
-        let remote = retried(interrupt, || api::describe(&client, name, &commit, listed))?;
-        let size = remote.bytes.div_ceil(1_000_000);
-        let licence =
-            licence.map_or_else(|| "no licence named".to_owned(), |l| format!("licence {l}"));
-        say(&format!("{name}: {} ({size} MB, {licence})", one_line(&file)));
-        let _lock = lock(&name.to_string(), &cache.lock(&remote.etag)?, interrupt)?;
-        Download { client: &client, name, remote: &remote, interrupt }.bring(&cache.blobs()?)?;
-        let path = cache.link(&commit, &file, &remote.etag)?;
-        cache.note(&name.revision, &commit)?;
-        Ok(path)
     }
 
     /// A hub that cannot be reached is no reason not to take what is here already.
@@ -185,5 +182,20 @@ impl HubModel {
 
     fn cache(&self) -> Cache {
         Cache::new(&self.place.cache, &self.name)
+    }
+}
+
+/// The path of what was chosen among the `files` of the cache, if all of it is there. The error goes on after `it`.
+fn there(cache: &Cache, commit: &str, files: &[String], choice: Choice) -> Result<PathBuf, String> {
+    let folder = cache.snapshot(commit);
+    match choice {
+        Choice::Gguf(parts) => Ok(folder.join(parts.first().map_or("", String::as_str))),
+        Choice::Folder => {
+            let most = usize::try_from(max_bytes(INDEX)).unwrap_or(usize::MAX);
+            let index = cache.find(commit, INDEX).map(|path| small::read_small(&path, most));
+            let index =
+                index.transpose().map_err(|e| format!("has an {INDEX} without use: {e}"))?;
+            folder::parts(files, index.as_deref()).map(|_| folder)
+        }
     }
 }

@@ -4,9 +4,10 @@ use std::path::Path;
 use http::{HeaderValue, Uri};
 
 use super::cache::Cache;
-use super::choice::choose;
+use super::choice::{Choice, choose};
 use super::client::{Fault, redirected};
 use super::download::full;
+use super::folder;
 use super::name::{HubName, Wanted, is_commit, is_etag, is_plain_path};
 use super::place::{Origin, Place};
 
@@ -74,41 +75,99 @@ fn the_file_is_the_only_one_or_the_usual_one_or_the_named_one() {
     let several = all(&["README.md", "m-Q8_0.gguf", "m-q4_k_m.gguf", "m-IQ4_XS.gguf"]);
     let quantization = |q: &str| Wanted::Quantization(q.to_owned());
     let file = |f: &str| Wanted::File(f.to_owned());
-    let split = all(&["m-Q4_K_M-00001-of-00002.gguf", "m-Q4_K_M-00002-of-00002.gguf"]);
+    let split = all(&["m-Q4_K_M-00002-of-00002.gguf", "m-Q4_K_M-00001-of-00002.gguf"]);
+    let part = |n: usize| format!("m-Q4_K_M-{n:05}-of-00002.gguf");
     let both = [split.clone(), all(&["m-Q8_0.gguf"])].concat();
+    let half = all(&["m-Q4_K_M-00002-of-00002.gguf", "m-Q8_0.gguf"]);
     let doubled = all(&["a/m-Q4_K_M.gguf", "b/m-Q4_K_M.gguf", "m-Q6_K.gguf"]);
+    let folder = all(&["config.json", "tokenizer.json", "model.safetensors"]);
+    let [first, second] = [part(1), part(2)];
+    let parts = &[first.as_str(), second.as_str()][..];
     for (files, wanted, chosen) in [
-        (all(&["x.bin", "only.gguf"]), Wanted::Usual, "only.gguf"),
-        (all(&["mmproj-f16.gguf", "only.gguf"]), Wanted::Usual, "only.gguf"),
-        (several.clone(), Wanted::Usual, "m-q4_k_m.gguf"),
-        (several.clone(), quantization("q8_0"), "m-Q8_0.gguf"),
-        (several.clone(), file("m-IQ4_XS.gguf"), "m-IQ4_XS.gguf"),
-        (all(&["Q8_0/m.gguf", "F16/m.gguf"]), quantization("F16"), "F16/m.gguf"),
-        (all(&["m.BF16.gguf", "m.F16.gguf"]), quantization("F16"), "m.F16.gguf"),
-        (all(&["mmproj.gguf"]), file("mmproj.gguf"), "mmproj.gguf"),
-        (both.clone(), Wanted::Usual, "m-Q8_0.gguf"),
-        (doubled.clone(), Wanted::Usual, "m-Q6_K.gguf"),
+        (all(&["x.bin", "only.gguf"]), Wanted::Usual, &["only.gguf"][..]),
+        (all(&["mmproj-f16.gguf", "only.gguf"]), Wanted::Usual, &["only.gguf"]),
+        (several.clone(), Wanted::Usual, &["m-q4_k_m.gguf"]),
+        (several.clone(), quantization("q8_0"), &["m-Q8_0.gguf"]),
+        (several.clone(), file("m-IQ4_XS.gguf"), &["m-IQ4_XS.gguf"]),
+        (all(&["Q8_0/m.gguf", "F16/m.gguf"]), quantization("F16"), &["F16/m.gguf"]),
+        (all(&["m.BF16.gguf", "m.F16.gguf"]), quantization("F16"), &["m.F16.gguf"]),
+        (all(&["mmproj.gguf"]), file("mmproj.gguf"), &["mmproj.gguf"]),
+        (split.clone(), Wanted::Usual, parts),
+        (both.clone(), Wanted::Usual, parts),
+        (both.clone(), quantization("Q4_K_M"), parts),
+        (both.clone(), file(&part(1)), parts),
+        (both.clone(), file(&part(2)), parts),
+        (half.clone(), Wanted::Usual, &["m-Q8_0.gguf"]),
+        (doubled.clone(), Wanted::Usual, &["m-Q6_K.gguf"]),
+        (all(&["m-00001-of-00000.gguf"]), Wanted::Usual, &["m-00001-of-00000.gguf"]),
+        ([folder.clone(), all(&["m-Q8_0.gguf"])].concat(), Wanted::Usual, &["m-Q8_0.gguf"]),
     ] {
-        assert_eq!(choose(&files, &wanted).as_deref(), Ok(chosen), "{wanted:?}");
+        let chosen = chosen.iter().map(|&file| file.to_owned()).collect();
+        assert_eq!(choose(&files, &wanted), Ok(Choice::Gguf(chosen)), "{wanted:?}");
+    }
+    let unusual = [folder.clone(), all(&["a.gguf", "b.gguf"])].concat();
+    for files in [folder.clone(), unusual] {
+        assert_eq!(choose(&files, &Wanted::Usual), Ok(Choice::Folder));
     }
     for (files, wanted, part) in [
-        (all(&["x.bin"]), Wanted::Usual, "no .gguf file"),
+        (
+            all(&["x.bin"]),
+            Wanted::Usual,
+            "neither a .gguf file nor model.safetensors, but PyTorch's",
+        ),
+        (all(&["x.txt"]), Wanted::Usual, "neither a .gguf file nor config.json"),
+        (folder.clone(), quantization("Q4_K_M"), "but a folder with safetensors: leave out"),
         (
             all(&["a.gguf", "b.gguf"]),
             Wanted::Usual,
             "name one as owner/name:FILE.gguf: a.gguf, b.gguf",
         ),
-        (several.clone(), quantization("Q4_K"), "it has m-Q8_0.gguf, m-q4_k_m.gguf"),
+        (several.clone(), quantization("Q4_K"), "it has m-IQ4_XS.gguf, m-Q8_0.gguf, m-q4_k_m.gguf"),
         (several.clone(), quantization("Q4_XS"), "no .gguf file of \"Q4_XS\""),
-        (several.clone(), file("none.gguf"), "no file \"none.gguf\"; it has m-Q8_0.gguf"),
-        (split.clone(), Wanted::Usual, "split"),
-        (split.clone(), quantization("Q4_K_M"), "split"),
-        (split.clone(), file(&split[0]), "split"),
+        (several.clone(), file("none.gguf"), "no file \"none.gguf\"; it has m-IQ4_XS.gguf"),
+        (half.clone(), quantization("Q4_K_M"), "but not its part m-Q4_K_M-00001-of-00002.gguf"),
         (doubled.clone(), quantization("q4_k_m"), "name one: a/m-Q4_K_M.gguf, b/"),
         ((0..20).map(|i| format!("{i}.gguf")).collect(), Wanted::Usual, "11.gguf and 8 more"),
     ] {
         let e = choose(&files, &wanted).unwrap_err();
         assert!(e.contains(part), "{part} not in {e}");
+    }
+}
+
+#[test]
+fn a_folder_is_what_the_loader_reads_of_it() {
+    let files = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>();
+    let all = files(&[
+        "README.md",
+        "chat_template.jinja",
+        "config.json",
+        "model-1.safetensors",
+        "model-2.safetensors",
+        "model.safetensors.index.json",
+        "other.safetensors",
+        "tokenizer.json",
+        "tokenizer.model",
+    ]);
+    let index = |file: &str| {
+        format!("{{\"weight_map\": {{\"a\": \"model-1.safetensors\", \"b\": \"{file}\"}}}}")
+    };
+    let parts = folder::parts(&all, Some(&index("model-2.safetensors"))).unwrap();
+    assert!(parts.shards.keys().eq(["model-1.safetensors", "model-2.safetensors"]));
+    let small =
+        ["config.json", "tokenizer.json", "model.safetensors.index.json", "chat_template.jinja"];
+    assert_eq!(parts.small, small);
+    for (index, said) in [
+        (Some(index("model-3.safetensors")), "has no model-3.safetensors, that its"),
+        (Some(index("../../etc/passwd")), "names the file ../../etc/passwd"),
+        (Some(index("sub/x.safetensors")), "names the file sub/x.safetensors"),
+        (Some(index("..")), "names the file .."),
+        (Some(index("pytorch_model.bin")), "names the file pytorch_model.bin"),
+        (Some("{}".to_owned()), "cannot be understood"),
+        (Some("{\"weight_map\": {}}".to_owned()), "names no file"),
+        (None, "has no model.safetensors, without which"),
+    ] {
+        let e = folder::parts(&all, index.as_deref()).unwrap_err();
+        assert!(e.contains(said), "{said} not in {e}");
     }
 }
 

@@ -137,8 +137,12 @@ const SIZES: [(&str, &str, &str); 11] = [
 impl Config {
     /// Reads the file, if it is there.
     pub(super) fn read(folder: &Path, file: &'static str) -> Result<Option<Self>, String> {
-        let values: Option<Map<String, Json>> = files::json(folder, file)?;
-        Ok(values.map(|values| Self { file, values }))
+        files::text(folder, file)?.map(|text| Self::parse(file, &text)).transpose()
+    }
+
+    /// The text of `file`.
+    pub(super) fn parse(file: &'static str, text: &str) -> Result<Self, String> {
+        Ok(Self { file, values: files::understood(file, text)? })
     }
 
     /// The keys under which the rest of the loader looks.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -18,11 +18,31 @@ const MAX_INDEX_BYTES: u64 = 16 << 20;
 /// Of all others: what is in them takes up to 32 times as much memory as on the disk.
 const MAX_BYTES: u64 = 2 << 20;
 const MAX_SHARDS: usize = 1024;
-pub(super) const TOKENIZER: &str = "tokenizer.json";
-const INDEX: &str = "model.safetensors.index.json";
-const SINGLE: &str = "model.safetensors";
+pub(crate) const CONFIG: &str = "config.json";
+pub(crate) const TOKENIZER: &str = "tokenizer.json";
+pub(super) const GENERATION: &str = "generation_config.json";
+pub(super) const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+pub(super) const TEMPLATE: &str = "chat_template.jinja";
+/// What is read if it is there.
+pub(crate) const OPTIONAL: [&str; 3] = [GENERATION, TOKENIZER_CONFIG, TEMPLATE];
+pub(crate) const INDEX: &str = "model.safetensors.index.json";
+pub(crate) const SINGLE: &str = "model.safetensors";
 /// What `PyTorch` writes: reading one can run any code.
 const PICKLES: [&str; 5] = ["bin", "pt", "pth", "pkl", "ckpt"];
+
+/// The most that is read of a file that is no weights.
+pub(crate) fn max_bytes(name: &str) -> u64 {
+    match name {
+        TOKENIZER => MAX_TOKENIZER_BYTES,
+        INDEX => MAX_INDEX_BYTES,
+        _ => MAX_BYTES,
+    }
+}
+
+/// By its ending.
+pub(crate) fn is_pickle(name: &str) -> bool {
+    Path::new(name).extension().is_some_and(|e| PICKLES.iter().any(|pickle| e == *pickle))
+}
 
 /// The text of a file in the folder, if there is one. Errors name the file.
 pub(super) fn text(folder: &Path, name: &str) -> Result<Option<String>, String> {
@@ -36,11 +56,7 @@ pub(super) fn text(folder: &Path, name: &str) -> Result<Option<String>, String> 
         return Err(format!("{name} is not a file"));
     }
     let mut bytes = Vec::new();
-    let max_bytes = match name {
-        TOKENIZER => MAX_TOKENIZER_BYTES,
-        INDEX => MAX_INDEX_BYTES,
-        _ => MAX_BYTES,
-    };
+    let max_bytes = max_bytes(name);
     File::open(&path)
         .and_then(|file| file.take(max_bytes + 1).read_to_end(&mut bytes))
         .map_err(|e| format!("{name} cannot be read: {e}"))?;
@@ -50,10 +66,9 @@ pub(super) fn text(folder: &Path, name: &str) -> Result<Option<String>, String> 
     String::from_utf8(bytes).map(Some).map_err(|_| format!("{name} is not UTF-8"))
 }
 
-/// The same, understood.
-pub(super) fn json<T: DeserializeOwned>(folder: &Path, name: &str) -> Result<Option<T>, String> {
-    let Some(text) = text(folder, name)? else { return Ok(None) };
-    serde_json::from_str(&text).map(Some).map_err(|e| format!("{name} {}", told(&e)))
+/// What such a text says.
+pub(super) fn understood<T: DeserializeOwned>(name: &str, text: &str) -> Result<T, String> {
+    serde_json::from_str(text).map_err(|e| format!("{name} {}", told(&e)))
 }
 
 #[derive(Deserialize)]
@@ -61,16 +76,27 @@ struct Index {
     weight_map: BTreeMap<String, String>,
 }
 
-/// The files that hold weights, each with the tensors that the index expects there: none without an index.
-pub(super) fn shards(folder: &Path) -> Result<BTreeMap<PathBuf, Vec<String>>, String> {
-    let Some(index) = json::<Index>(folder, INDEX)? else {
-        let single = folder.join(SINGLE);
-        if single.exists() {
-            return Ok([(single, Vec::new())].into());
-        }
-        return Err(absent(folder));
-    };
-    let mut shards: BTreeMap<PathBuf, Vec<String>> = BTreeMap::new();
+/// The files that hold weights, by name, each with the tensors that the index expects there.
+pub(crate) type Shards = BTreeMap<String, Vec<String>>;
+
+/// Those of the folder: no tensors are expected without an index.
+pub(super) fn shards(folder: &Path) -> Result<Shards, String> {
+    match text(folder, INDEX)? {
+        Some(index) => indexed(&index),
+        None if folder.join(SINGLE).exists() => Ok(single()),
+        None => Err(absent(folder)),
+    }
+}
+
+/// Those of a folder without an index.
+pub(crate) fn single() -> Shards {
+    [(SINGLE.to_owned(), Vec::new())].into()
+}
+
+/// Those that the text of an index names.
+pub(crate) fn indexed(index: &str) -> Result<Shards, String> {
+    let index: Index = understood(INDEX, index)?;
+    let mut shards = Shards::new();
     for (tensor, file) in index.weight_map {
         // A plain name: whatever else it is, it does not lead out of the folder.
         if Path::new(&file).file_name().is_none_or(|name| name != file.as_str())
@@ -78,7 +104,7 @@ pub(super) fn shards(folder: &Path) -> Result<BTreeMap<PathBuf, Vec<String>>, St
         {
             return Err(format!("{INDEX} names the file {}", shown(&file)));
         }
-        shards.entry(folder.join(file)).or_default().push(tensor);
+        shards.entry(file).or_default().push(tensor);
         if shards.len() > MAX_SHARDS {
             return Err(format!("{INDEX} names more than {MAX_SHARDS} files"));
         }
@@ -89,9 +115,7 @@ pub(super) fn shards(folder: &Path) -> Result<BTreeMap<PathBuf, Vec<String>>, St
 /// Why there are no weights.
 fn absent(folder: &Path) -> String {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    let has_pickles = entries
-        .map(|e| e.path())
-        .any(|path| path.extension().is_some_and(|e| PICKLES.iter().any(|pickle| e == *pickle)));
+    let has_pickles = entries.map(|e| e.file_name()).any(|name| is_pickle(&name.to_string_lossy()));
     let pickles = if has_pickles {
         "; PyTorch's pickles, which it has, could run any code and are never read"
     } else {

@@ -2,7 +2,7 @@
 //! GGUF has, so that one loader knows both.
 
 mod config;
-mod files;
+pub(crate) mod files;
 mod generation;
 mod names;
 mod rope;
@@ -12,8 +12,8 @@ mod text;
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
-use super::Checkpoint;
-use super::gguf::{LoadError, ModelFile, refuse_overlaps, shown};
+use super::gguf::{LoadError, Metadata, ModelFile, refuse_overlaps, shown};
+use super::{Checkpoint, Input};
 use crate::backend::{BlockType, Change, TensorSource};
 use crate::config::Quantize;
 use config::Config;
@@ -33,31 +33,67 @@ pub(super) fn open(path: &Path, quantize: Quantize) -> Result<Checkpoint, LoadEr
 }
 
 fn read(path: &Path, quantize: Quantize) -> Result<Checkpoint, String> {
-    let config = Config::read(path, "config.json")?.ok_or("has no config.json")?;
-    let generation = Config::read(path, "generation_config.json")?;
+    let config = Config::read(path, files::CONFIG)?.ok_or("has no config.json")?;
+    let generation = Config::read(path, files::GENERATION)?;
     let mut metadata = config.metadata()?;
     generation::keys(&config, generation.as_ref(), &mut metadata)?;
     let text = text::read(path, &mut metadata)?;
+    let mut folder = joined(path, &config, metadata, files::shards(path)?, quantize, &Shard::open)?;
+    folder.text = Some(text);
+    Ok(folder)
+}
+
+/// What is known of a folder before it is here: all but the text side, and nothing of it on the disk. `open`
+/// tells the input and the size of one of its `shards`.
+///
+/// # Errors
+/// As of [`open`]; also what `open` says.
+pub(crate) fn preview(
+    path: &Path,
+    config: &str,
+    shards: files::Shards,
+    quantize: Quantize,
+    open: Input<'_>,
+) -> Result<Checkpoint, LoadError> {
+    let read = || {
+        let config = Config::parse(files::CONFIG, config)?;
+        // Before anything of the weights is asked for.
+        let metadata = config.metadata()?;
+        let shard = |file: &Path| open(file).and_then(|(input, n)| Shard::read(file, input, n));
+        joined(path, &config, metadata, shards, quantize, &shard)
+    };
+    read().map_err(|reason| LoadError::new(path, reason))
+}
+
+/// The folder without its text side. `open` reads the header of a file.
+fn joined(
+    path: &Path,
+    config: &Config,
+    metadata: Metadata,
+    shards: files::Shards,
+    quantize: Quantize,
+    open: &dyn Fn(&Path) -> Result<Shard, String>,
+) -> Result<Checkpoint, String> {
     let whole = |name: &str| ModelFile { path: path.join(name), header_bytes: u64::MAX };
     let mut folder = Checkpoint {
         path: path.to_owned(),
         metadata,
         tensors: BTreeMap::new(),
         unusable: BTreeMap::new(),
-        files: ["config.json", files::TOKENIZER].map(whole).to_vec(),
+        files: [files::CONFIG, files::TOKENIZER].map(whole).to_vec(),
         bytes: 0,
-        text: Some(text),
+        text: None,
     };
-    for (file, expected) in files::shards(path)? {
-        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let shard = Shard::open(&file).map_err(|reason| format!("{} {reason}", shown(&name)))?;
+    for (name, expected) in shards {
+        let file = path.join(&name);
+        let shard = open(&file).map_err(|reason| format!("{} {reason}", shown(&name)))?;
         let there: HashSet<&String> = shard.tensors.iter().map(|(name, _)| name).collect();
         if let Some(missing) = expected.iter().find(|tensor| !there.contains(tensor)) {
             return Err(format!("tensor {} is not in {}", shown(missing), shown(&name)));
         }
         folder.bytes += shard.file_bytes;
         folder.files.push(ModelFile { path: file, header_bytes: shard.header_bytes });
-        take(&mut folder, shard, &config, quantize)?;
+        take(&mut folder, shard, config, quantize)?;
     }
     let has_head = folder.tensors.contains_key(HEAD) || folder.unusable.contains_key(HEAD);
     if config.is_tied()? == Some(false) && !has_head {

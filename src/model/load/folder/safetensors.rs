@@ -35,10 +35,16 @@ impl Shard {
         if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
             return Err("is not a file".to_owned());
         }
-        let mut file = File::open(path).map_err(unreadable)?;
+        let file = File::open(path).map_err(unreadable)?;
         let file_bytes = file.metadata().map_err(unreadable)?.len();
+        Self::read(path, file, file_bytes)
+    }
+
+    /// The same, from any input of `file_bytes` bytes.
+    pub(super) fn read(path: &Path, mut input: impl Read, file_bytes: u64) -> Result<Self, String> {
+        let unreadable = |e: std::io::Error| format!("cannot be read: {e}");
         let mut length = [0; LENGTH_BYTES as usize];
-        file.read_exact(&mut length).map_err(|e| format!("is no safetensors file: {e}"))?;
+        input.read_exact(&mut length).map_err(|e| format!("is no safetensors file: {e}"))?;
         let length = u64::from_le_bytes(length);
         if length > MAX_HEADER_BYTES {
             return Err(format!("claims a header of {length} bytes, above {MAX_HEADER_BYTES}"));
@@ -47,7 +53,7 @@ impl Shard {
             return Err(format!("claims a header of {length} bytes, more than it has"));
         }
         let mut json = vec![0; length as usize];
-        file.read_exact(&mut json).map_err(unreadable)?;
+        input.read_exact(&mut json).map_err(unreadable)?;
         let header: Header =
             serde_json::from_slice(&json).map_err(|e| format!("has a header that {}", told(&e)))?;
         let header_bytes = LENGTH_BYTES + length;

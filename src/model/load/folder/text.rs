@@ -43,7 +43,7 @@ pub(super) fn read(folder: &Path, metadata: &mut Metadata) -> Result<TextFiles, 
     }
     Ok(TextFiles {
         tokenizer,
-        tokenizer_config: files::text(folder, "tokenizer_config.json")?,
-        chat_template: files::text(folder, "chat_template.jinja")?,
+        tokenizer_config: files::text(folder, files::TOKENIZER_CONFIG)?,
+        chat_template: files::text(folder, files::TEMPLATE)?,
     })
 }

@@ -1,0 +1,122 @@
+//! What a model will take up, from the heads of its files: told before gigabytes are fetched.
+
+use std::cell::Cell;
+use std::io::{self, Read};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+use super::plan::{Plan, gib};
+use super::{Maker, limits, understand};
+use crate::config::{BackendConfig, EngineConfig};
+use crate::model::load::gguf::LoadError;
+use crate::model::load::{Checkpoint, Input, folder_files};
+use crate::model::panic_text;
+
+/// Beside weights and KV cache, for the program, the rows of a step, logits and the vocabulary: the most that the models of
+/// the tests were seen to take, rounded up.
+const BESIDES_BYTES: u64 = 256 << 20;
+
+/// A model that is elsewhere.
+pub(crate) enum Remote<'a> {
+    /// A GGUF file, or the first of several.
+    File,
+    /// A folder: the text of its `config.json`, and its files with weights.
+    Folder { config: &'a str, shards: folder_files::Shards },
+}
+
+/// Bytes of memory that serving a model takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Needs {
+    plan: Plan,
+    /// Of this machine, and not of a device in it.
+    is_on_cpu: bool,
+}
+
+/// Why that is not known.
+#[derive(Debug)]
+pub(crate) enum NoPreview {
+    /// The model cannot be served: what opening it would say.
+    Refused(LoadError),
+    /// The heads cannot be had, or the options do not fit.
+    Unknown,
+}
+
+/// Finds out. `path` is for messages, `open` reads a file of the model from its beginning.
+pub(crate) fn preview(
+    path: &Path,
+    remote: Remote<'_>,
+    backend: &BackendConfig,
+    engine: &EngineConfig,
+    open: Input<'_>,
+) -> Result<Needs, NoPreview> {
+    catch_unwind(AssertUnwindSafe(|| examined(path, remote, backend, engine, open))).unwrap_or_else(
+        |panic| {
+            let reason = format!("loading failed: {}", panic_text(panic.as_ref()));
+            Err(NoPreview::Refused(LoadError::new(path, reason)))
+        },
+    )
+}
+
+fn examined(
+    path: &Path,
+    remote: Remote<'_>,
+    backend: &BackendConfig,
+    engine: &EngineConfig,
+    open: Input<'_>,
+) -> Result<Needs, NoPreview> {
+    let maker = Maker::choose(backend).map_err(|_| NoPreview::Unknown)?;
+    let unreadable = Cell::new(false);
+    let watched = |path: &Path| {
+        let opened = open(path).inspect_err(|_| unreadable.set(true));
+        let (input, bytes) = opened?;
+        Ok((Box::new(Watched { input, unreadable: &unreadable }) as Box<dyn Read + '_>, bytes))
+    };
+    let checkpoint = match remote {
+        // A header that is none may be the fault of whoever sent it; the whole file will show.
+        Remote::File => Checkpoint::preview_file(path, &watched).map_err(|_| NoPreview::Unknown)?,
+        Remote::Folder { config, shards } => {
+            let quantize = backend.quantize.unwrap_or(maker.quantize());
+            let opened = Checkpoint::preview_folder(path, config, shards, quantize, &watched);
+            opened.map_err(|e| {
+                if unreadable.get() { NoPreview::Unknown } else { NoPreview::Refused(e) }
+            })?
+        }
+    };
+    let (description, _) = understand(&checkpoint)
+        .map_err(|reason| NoPreview::Refused(LoadError::new(path, reason)))?;
+    let blocks = limits::blocks(&description, engine).map_err(|_| NoPreview::Unknown)?;
+    let mut plan = Plan::of(&checkpoint, &description, engine, blocks);
+    let is_on_cpu = maker.is_on_cpu();
+    if !is_on_cpu {
+        let bytes = checkpoint.tensors.values().map(|tensor| tensor.byte_len() as u64);
+        plan.weights = bytes.fold(0, u64::saturating_add);
+    }
+    Ok(Needs { plan, is_on_cpu })
+}
+
+/// Notes that an input failed, which is no fault of the model.
+struct Watched<'a> {
+    input: Box<dyn Read + 'a>,
+    unreadable: &'a Cell<bool>,
+}
+
+impl Read for Watched<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.input.read(buffer).inspect_err(|_| self.unreadable.set(true))
+    }
+}
+
+impl Needs {
+    /// In some words.
+    pub(crate) fn told(self) -> String {
+        let Plan { weights, kv_cache } = self.plan;
+        let all = weights.saturating_add(kv_cache).saturating_add(BESIDES_BYTES);
+        let [all, weights, kv_cache] = [all, weights, kv_cache].map(gib);
+        format!("about {all} of memory (weights {weights}, KV cache {kv_cache})")
+    }
+
+    /// Says why it will not fit into the `memory` of this machine, in the words of who refuses it then.
+    pub(crate) fn check(self, memory: Option<u64>) -> Result<(), String> {
+        self.plan.fits(memory.filter(|_| self.is_on_cpu))
+    }
+}
