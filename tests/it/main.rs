@@ -20,6 +20,8 @@ mod house;
 mod hub;
 mod hub_faults;
 mod hub_local;
+mod hub_models;
+mod hub_pieces;
 mod leaving;
 mod lifecycle;
 mod limits;
