@@ -26,8 +26,8 @@ const LOCKED_OUT: &str = "no keys, so nobody could use the server. There are thr
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
     /// A .gguf file or a folder with config.json and safetensors (also relative to the model folder), a name
-    /// of `millrace pull --list`, or a model of a hub as `millrace pull` takes it: `owner/name`,
-    /// `owner/name:FILE.gguf`, `owner/name:Q4_K_M`
+    /// of `millrace pull --list`, or a model of a hub as `millrace pull` takes it: `owner/name` (a .gguf file, or a
+    /// folder with safetensors), `owner/name:FILE.gguf`, `owner/name:Q4_K_M`
     /// [env: `MILLRACE_MODEL`] [default: `smollm2-135m-instruct`]
     model: Option<String>,
     #[command(flatten)]

@@ -246,7 +246,11 @@ fn exchange(
 
 /// In lower-case hexadecimal.
 pub(crate) fn sha256(content: &[u8]) -> String {
-    Sha256::digest(content).iter().fold(String::new(), |mut hex, byte| {
+    hex(&Sha256::digest(content))
+}
+
+fn hex(hash: &[u8]) -> String {
+    hash.iter().fold(String::new(), |mut hex, byte| {
         write!(hex, "{byte:02x}").unwrap();
         hex
     })
@@ -257,7 +261,7 @@ fn git_hash(content: &[u8]) -> String {
     let mut hash = digest::Context::new(&digest::SHA1_FOR_LEGACY_USE_ONLY);
     hash.update(format!("blob {}\0", content.len()).as_bytes());
     hash.update(content);
-    hash.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(hash.finish().as_ref())
 }
 
 /// Whether a hub keeps it apart from git.

@@ -168,6 +168,10 @@ fn row_32_serve_fetches_from_the_hub_and_then_needs_it_no_more() {
         assert_eq!(answer.status, 200);
         if offline == "0" {
             once = storage.sent();
+            // What was told before it came is what loading it takes.
+            let log = server.log();
+            let loading = "memory that the model will take weights=\"0.09 GiB\"";
+            assert!(log.contains("(weights 0.09 GiB, KV cache ") && log.contains(loading), "{log}");
         }
     }
     // Its beginning besides.

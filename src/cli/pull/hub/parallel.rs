@@ -171,6 +171,8 @@ fn run(
     // Whoever looks later is to find that it is over.
     let end = work.state().end.replace(End::Whole);
     if work.state().ranges.is_complete() {
+        // It must still be verified, which may be interrupted, too.
+        work.note(false)?;
         return Ok(None);
     }
     if outcome.is_err() || matches!(end, Some(End::Failed(_))) {

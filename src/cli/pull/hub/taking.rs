@@ -60,7 +60,7 @@ impl Taking<'_> {
         let missing = self.missing(parts.iter())?;
         let first = parts.first().map_or("", String::as_str);
         if !missing.is_empty() {
-            self.tell(first, parts.len(), &missing);
+            self.tell(first, (parts.len(), parts.len() - missing.len()), &missing);
             self.tell_memory(Path::new(first), Preview::File, &missing)?;
             self.bring(&missing)?;
         }
@@ -69,6 +69,7 @@ impl Taking<'_> {
 
     fn folder(&self, files: &[String]) -> Result<(PathBuf, bool), PullError> {
         let has_index = files.iter().any(|file| file == INDEX);
+        let comes_first = has_index && self.cache.find(self.commit(), INDEX).is_none();
         let index = has_index.then(|| self.small(INDEX)).transpose()?;
         let parts = folder::parts(files, index.as_deref());
         let Parts { small, shards } = parts.map_err(|reason| self.refused(&reason))?;
@@ -76,7 +77,9 @@ impl Taking<'_> {
         let missing = self.missing(small.iter().chain(&weights))?;
         if !missing.is_empty() {
             let first = weights.first().map_or("", String::as_str);
-            self.tell(first, small.len() + weights.len(), &missing);
+            let all = small.len() + weights.len();
+            let here = all - missing.len() - usize::from(comes_first);
+            self.tell(first, (all, here), &missing);
             let config = self.small(CONFIG)?;
             let path = self.name.repository();
             let model = Preview::Folder { config: &config, shards };
@@ -124,12 +127,11 @@ impl Taking<'_> {
 
     /// The text of a file that says what else is needed. It comes without a word.
     fn small(&self, file: &str) -> Result<String, PullError> {
-        let path = match self.cache.find(self.commit(), file) {
-            Some(path) => path,
-            None => {
-                let missing = Missing { file: file.to_owned(), remote: self.describe(file)? };
-                self.bring_one(&missing, &mut Progress::silent())?
-            }
+        let path = if let Some(path) = self.cache.find(self.commit(), file) {
+            path
+        } else {
+            let missing = Missing { file: file.to_owned(), remote: self.describe(file)? };
+            self.bring_one(&missing, &mut Progress::silent())?
         };
         let text = read_small(&path, usize::try_from(max_bytes(file)).unwrap_or(usize::MAX));
         text.map_err(|e| PullError::io("cannot read", &path, &e))
@@ -154,18 +156,18 @@ impl Taking<'_> {
         self.cache.link(self.commit(), file, &remote.etag)
     }
 
-    /// What is taken.
-    fn tell(&self, first: &str, files: usize, missing: &[Missing]) {
+    /// What is taken: `first` and other files, so many with it, of which some are here already.
+    fn tell(&self, first: &str, (all, here): (usize, usize), missing: &[Missing]) {
         let bytes = missing.iter().map(|missing| missing.remote.bytes).fold(0, u64::saturating_add);
         let licence = self.repository.licence.as_ref();
         let licence =
             licence.map_or_else(|| "no licence named".to_owned(), |l| format!("licence {l}"));
-        let others = match files {
+        let others = match all {
             0 | 1 => String::new(),
             2 => " and 1 more file".to_owned(),
             n => format!(" and {} more files", n - 1),
         };
-        let here = match files - missing.len() {
+        let here = match here {
             0 => String::new(),
             n => format!(", {n} of them here already"),
         };
