@@ -156,7 +156,9 @@ fn row_32_a_folder_comes_as_it_is_read_and_is_served_without_the_hub() {
 
 #[test]
 fn row_32_serve_fetches_a_folder_and_calls_it_by_its_repository() {
-    let (home, files) = (tempdir().unwrap(), family("llama3", is_of_folder));
+    let (home, mut files) = (tempdir().unwrap(), family("llama3", is_of_folder));
+    // As people leave it.
+    files.push(("chat_template.jinja", Vec::new()));
     let (host, _storage) = hosts(&files);
     let server = Server::spawn_with(&[NAME, "--kv-cache-memory", "16MiB"], |command| {
         command.env("MILLRACE_API_KEY", KEY).env("HF_HOME", home.path().join("huggingface"));

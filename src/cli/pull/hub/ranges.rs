@@ -13,8 +13,10 @@ const PIECES: u64 = 64;
 const MIN_PIECE_BYTES: u64 = 16 << 20;
 /// So that the largest files, too, lose little work to a connection that must begin a piece again.
 const MAX_PIECE_BYTES: u64 = 1 << 30;
-/// Of the note: a number for each piece of a file of many terabytes.
-const MAX_NOTE_BYTES: usize = 64 << 10;
+/// Whatever size a hub claims: this bounds what is held, and the note.
+const MAX_PIECES: u64 = 4096;
+/// A number of at most twenty digits for each piece.
+const MAX_NOTE_BYTES: usize = 128 << 10;
 const HEADLINE: &str = "millrace ranges 1";
 
 /// The pieces of one file.
@@ -30,6 +32,7 @@ impl Ranges {
     /// Of a file of which the first `prefix` bytes are there.
     pub(super) fn new(bytes: u64, prefix: u64) -> Self {
         let piece_bytes = (bytes / PIECES).clamp(MIN_PIECE_BYTES, MAX_PIECE_BYTES);
+        let piece_bytes = piece_bytes.max(bytes.div_ceil(MAX_PIECES));
         let starts = (0..bytes.div_ceil(piece_bytes)).map(|i| i * piece_bytes);
         let done =
             starts.map(|start| prefix.saturating_sub(start).min(piece_bytes).min(bytes - start));
@@ -116,7 +119,12 @@ mod tests {
         assert!(!ranges.is_complete());
         ranges.add(3, 3);
         assert!(ranges.is_complete());
-        assert_eq!(Ranges::new(1 << 50, 0).pieces(), 1 << 20);
+        assert_eq!(Ranges::new(1 << 40, 0).pieces(), 1 << 10);
+        let largest = Ranges::new(u64::MAX, u64::MAX);
+        assert!(largest.pieces() == 4096 && largest.is_complete());
+        assert_eq!(largest.rest(4095), (u64::MAX, u64::MAX));
+        largest.write(&path).unwrap();
+        assert_eq!(Ranges::read(&path, u64::MAX), Some(largest));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::cli::output::{one_line, say};
 use crate::cli::pull::lock::lock;
 use crate::cli::pull::progress::Progress;
 use crate::cli::pull::{Interrupt, PullError, Terms};
-use crate::model::load::folder_files::{CONFIG, INDEX, max_bytes};
+use crate::model::load::folder_files::{CONFIG, INDEX, OPTIONAL, max_bytes};
 use crate::model::{NoPreview, Remote as Preview, preview};
 
 const UNKNOWN: &str = "memory: not known before it is here";
@@ -41,7 +41,10 @@ struct Missing {
 impl Taking<'_> {
     /// Brings what is not there. Returns the path of the model.
     pub(super) fn take(&self) -> Result<PathBuf, PullError> {
-        let files: Vec<String> = self.repository.files.iter().map(|f| f.path.clone()).collect();
+        // Nothing is in some that need not be there.
+        let is_of_use = |f: &&Listed| f.bytes != Some(0) || !OPTIONAL.contains(&f.path.as_str());
+        let files = self.repository.files.iter().filter(is_of_use);
+        let files: Vec<String> = files.map(|f| f.path.clone()).collect();
         let choice = choose(&files, &self.name.wanted).map_err(|reason| self.refused(&reason))?;
         let (path, came) = match choice {
             Choice::Gguf(parts) => self.gguf(&parts)?,

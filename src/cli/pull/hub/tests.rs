@@ -127,7 +127,7 @@ fn the_file_is_the_only_one_or_the_usual_one_or_the_named_one() {
         (several.clone(), file("none.gguf"), "no file \"none.gguf\"; it has m-IQ4_XS.gguf"),
         (half.clone(), quantization("Q4_K_M"), "but not its part m-Q4_K_M-00001-of-00002.gguf"),
         (doubled.clone(), quantization("q4_k_m"), "name one: a/m-Q4_K_M.gguf, b/"),
-        ((0..20).map(|i| format!("{i}.gguf")).collect(), Wanted::Usual, "11.gguf and 8 more"),
+        ((0..20).map(|i| format!("{i}.gguf")).collect(), Wanted::Usual, "19.gguf and 8 more"),
     ] {
         let e = choose(&files, &wanted).unwrap_err();
         assert!(e.contains(part), "{part} not in {e}");
