@@ -18,7 +18,7 @@ use std::ops::Range;
 use crate::backend::{Batch, BlockId, Slice};
 #[cfg(feature = "fake-model")]
 pub(crate) use open::examine;
-pub(crate) use open::{NoPreview, Remote, preview};
+pub(crate) use open::{NoPreview, Preview, Remote, preview};
 pub use open::{Opened, check_backend, open};
 
 /// What the engine must know of a model.

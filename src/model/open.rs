@@ -19,7 +19,7 @@ use crate::backend::cpu::{self, CpuBackend};
 use crate::backend::{Backend, BackendError, BlockType};
 use crate::config::{BackendConfig, Device, EngineConfig, Kernels, Quantize};
 use plan::Plan;
-pub(crate) use preview::{NoPreview, Remote, preview};
+pub(crate) use preview::{NoPreview, Preview, Remote, preview};
 
 /// A model that is ready to compute, and what the rest of the server must know of its file.
 pub struct Opened {

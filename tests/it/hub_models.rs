@@ -219,10 +219,10 @@ fn row_32_small_files_are_held_against_the_hash_that_git_has() {
     assert_eq!((there(&home).len(), storage.connections()), (0, 0));
 }
 
-/// A GGUF of some megabytes, of this architecture.
-fn large(architecture: &str) -> Vec<u8> {
+/// A GGUF of some megabytes, where `key` has this value.
+fn large(key: &str, value: &str) -> Vec<u8> {
     let mut writer = tiny_llama();
-    writer.set("general.architecture", &Value::String(architecture.to_owned()));
+    writer.set(key, &Value::String(value.to_owned()));
     let folder = tempdir().unwrap();
     let path = folder.path().join("large.gguf");
     writer.write(&path).unwrap();
@@ -234,18 +234,20 @@ fn large(architecture: &str) -> Vec<u8> {
 #[test]
 fn row_32_what_cannot_be_served_is_refused_before_it_comes() {
     let home = tempdir().unwrap();
-    let (host, storage) = hosts(&vec![("m.gguf", large("teleport"))]);
-    let e = refusal(&mut pull(&home, &host.url(), NAME));
-    assert!(e.contains("maker/tiny: m.gguf: ") && e.contains("\"teleport\""), "{e}");
-    // In the words of who loads it.
-    let path = home.path().join("m.gguf");
-    fs::write(&path, large("teleport")).unwrap();
-    let mut serve = crate::support::millrace(home.path());
-    serve.args(["serve", "m.gguf", "--port", "0"]).env("MILLRACE_API_KEY", KEY);
-    let served = refusal(&mut serve);
-    let reason = |e: &str| e.rsplit("m.gguf: ").next().unwrap().to_owned();
-    assert_eq!(reason(&e), reason(&served));
-    assert!(storage.sent() <= 1 << 20 && there(&home).is_empty(), "{}", storage.sent());
+    for key in ["general.architecture", "tokenizer.ggml.pre"] {
+        let file = large(key, "teleport");
+        let (host, storage) = hosts(&vec![("m.gguf", file.clone())]);
+        let e = refusal(&mut pull(&home, &host.url(), NAME));
+        assert!(e.contains("maker/tiny: m.gguf: ") && e.contains("teleport"), "{e}");
+        // In the words of who loads it.
+        fs::write(home.path().join("m.gguf"), file).unwrap();
+        let mut serve = crate::support::millrace(home.path());
+        serve.args(["serve", "m.gguf", "--port", "0", "--kv-cache-memory", "16MiB"]);
+        let served = refusal(serve.env("MILLRACE_API_KEY", KEY));
+        let reason = |e: &str| e.rsplit("m.gguf: ").next().unwrap().to_owned();
+        assert_eq!(reason(&e), reason(&served));
+        assert!(storage.sent() <= 1 << 20 && there(&home).is_empty(), "{}", storage.sent());
+    }
     let mut files = folder();
     changed(&mut files, "config.json", |config| config["model_type"] = json!("teleport"));
     let (host, storage) = hosts(&files);
@@ -257,7 +259,7 @@ fn row_32_what_cannot_be_served_is_refused_before_it_comes() {
 #[test]
 fn what_serving_takes_is_told_before_it_comes() {
     let home = tempdir().unwrap();
-    let (host, _storage) = hosts(&vec![("m.gguf", large("llama"))]);
+    let (host, _storage) = hosts(&vec![("m.gguf", large("general.name", "Large"))]);
     let with = |cache: &str| {
         let mut command = pull(&home, &host.url(), NAME);
         let (code, _, err) = outcome(command.env("MILLRACE_KV_CACHE_MEMORY", cache));
@@ -282,7 +284,7 @@ fn what_serving_takes_is_told_before_it_comes() {
 
 #[test]
 fn what_cannot_be_told_before_is_no_reason_not_to_come() {
-    let whole = large("llama");
+    let whole = large("general.name", "Large");
     let stored = whole.clone();
     let storage = Host::start(move |_| Answer::whole(&stored));
     let host = Host::start(hub(vec![("m.gguf", whole)], storage.url()));

@@ -8,7 +8,7 @@ use std::path::Path;
 use super::plan::{Plan, gib};
 use super::{Maker, limits, understand};
 use crate::config::{BackendConfig, EngineConfig};
-use crate::model::load::gguf::LoadError;
+use crate::model::load::gguf::{LoadError, Metadata};
 use crate::model::load::{Checkpoint, Input, folder_files};
 use crate::model::panic_text;
 
@@ -22,6 +22,14 @@ pub(crate) enum Remote<'a> {
     File,
     /// A folder: the text of its `config.json`, and its files with weights.
     Folder { config: &'a str, shards: folder_files::Shards },
+}
+
+/// What is known of a model that can be loaded.
+#[derive(Debug)]
+pub(crate) struct Preview {
+    pub(crate) needs: Needs,
+    /// Of a GGUF all of it, with the tokenizer.
+    pub(crate) metadata: Metadata,
 }
 
 /// Bytes of memory that serving a model takes.
@@ -48,7 +56,7 @@ pub(crate) fn preview(
     backend: &BackendConfig,
     engine: &EngineConfig,
     open: Input<'_>,
-) -> Result<Needs, NoPreview> {
+) -> Result<Preview, NoPreview> {
     catch_unwind(AssertUnwindSafe(|| examined(path, remote, backend, engine, open))).unwrap_or_else(
         |panic| {
             let reason = format!("loading failed: {}", panic_text(panic.as_ref()));
@@ -63,7 +71,7 @@ fn examined(
     backend: &BackendConfig,
     engine: &EngineConfig,
     open: Input<'_>,
-) -> Result<Needs, NoPreview> {
+) -> Result<Preview, NoPreview> {
     let maker = Maker::choose(backend).map_err(|_| NoPreview::Unknown)?;
     let unreadable = Cell::new(false);
     let watched = |path: &Path| {
@@ -91,7 +99,7 @@ fn examined(
         let bytes = checkpoint.tensors.values().map(|tensor| tensor.byte_len() as u64);
         plan.weights = bytes.fold(0, u64::saturating_add);
     }
-    Ok(Needs { plan, is_on_cpu })
+    Ok(Preview { needs: Needs { plan, is_on_cpu }, metadata: checkpoint.metadata })
 }
 
 /// Notes that an input failed, which is no fault of the model.

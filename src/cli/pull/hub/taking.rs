@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use super::api::{self, Listed, Remote, Repository};
+use super::api::{self, Listed, Repository};
 use super::cache::Cache;
 use super::choice::{Choice, choose};
 use super::client::{Client, retried};
@@ -18,7 +18,8 @@ use crate::cli::pull::lock::lock;
 use crate::cli::pull::progress::Progress;
 use crate::cli::pull::{Interrupt, PullError, Terms};
 use crate::model::load::folder_files::{CONFIG, INDEX, OPTIONAL, max_bytes};
-use crate::model::{NoPreview, Remote as Preview, preview};
+use crate::model::{NoPreview, Preview, Remote, preview};
+use crate::text::Text;
 
 const UNKNOWN: &str = "memory: not known before it is here";
 
@@ -35,7 +36,7 @@ pub(super) struct Taking<'a> {
 /// A file that is not in the cache.
 struct Missing {
     file: String,
-    remote: Remote,
+    remote: api::Remote,
 }
 
 impl Taking<'_> {
@@ -64,7 +65,7 @@ impl Taking<'_> {
         let first = parts.first().map_or("", String::as_str);
         if !missing.is_empty() {
             self.tell(first, (parts.len(), parts.len() - missing.len()), &missing);
-            self.tell_memory(Path::new(first), Preview::File, &missing)?;
+            self.tell_memory(Path::new(first), Remote::File, &missing)?;
             self.bring(&missing)?;
         }
         Ok((self.cache.snapshot(self.commit()).join(first), !missing.is_empty()))
@@ -85,7 +86,7 @@ impl Taking<'_> {
             self.tell(first, (all, here), &missing);
             let config = self.small(CONFIG)?;
             let path = self.name.repository();
-            let model = Preview::Folder { config: &config, shards };
+            let model = Remote::Folder { config: &config, shards };
             self.tell_memory(Path::new(&path), model, &missing)?;
             self.bring(&missing)?;
         }
@@ -113,7 +114,7 @@ impl Taking<'_> {
         described.collect()
     }
 
-    fn describe(&self, file: &str) -> Result<Remote, PullError> {
+    fn describe(&self, file: &str) -> Result<api::Remote, PullError> {
         let listed: Option<&Listed> = self.repository.files.iter().find(|f| f.path == file);
         let Some(listed) = listed else {
             return Err(self.refused(&format!("was listed with {file}, and is not")));
@@ -182,7 +183,7 @@ impl Taking<'_> {
     fn tell_memory(
         &self,
         path: &Path,
-        model: Preview<'_>,
+        model: Remote<'_>,
         missing: &[Missing],
     ) -> Result<(), PullError> {
         let name = self.name;
@@ -191,17 +192,21 @@ impl Taking<'_> {
             say(&format!("{name}: {UNKNOWN}"));
             return Ok(());
         };
-        let needs = preview(path, model, &terms.backend, &terms.engine, &open);
+        let is_file = matches!(model, Remote::File);
+        let previewed = preview(path, model, &terms.backend, &terms.engine, &open);
         self.interrupt.check()?;
         let refused = |reason: String| PullError::new(format!("{name}: {reason}"));
-        let needs = match needs {
-            Ok(needs) => needs,
+        let Preview { needs, metadata } = match previewed {
+            Ok(preview) => preview,
             Err(NoPreview::Refused(e)) => return Err(refused(e.to_string())),
             Err(NoPreview::Unknown) => {
                 say(&format!("{name}: {UNKNOWN}"));
                 return Ok(());
             }
         };
+        if is_file && let Err(e) = Text::from_gguf(&metadata) {
+            return Err(refused(format!("{}: {e}", path.display())));
+        }
         say(&format!("{name}: serving it takes {}", needs.told()));
         match needs.check(terms.backend.memory_bytes) {
             Err(reason) if terms.must_fit => Err(refused(reason)),
