@@ -73,7 +73,7 @@ impl Stage {
             name: "nothing".to_owned(),
             path: file.path().to_owned(),
             offset: 0,
-            stored: BlockType::Q8_0,
+            stored: BlockType::Q8_0.into(),
             kind: BlockType::Q8_0,
             matrices: 1,
             rows: width,
@@ -82,6 +82,7 @@ impl Stage {
         };
         let bias = TensorSource {
             offset: source.byte_len() as u64,
+            stored: BlockType::F32.into(),
             kind: BlockType::F32,
             rows: 1,
             cols: width,

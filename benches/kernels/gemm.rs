@@ -36,7 +36,7 @@ impl Matrices {
             name: kind.label().to_owned(),
             path: file.path().to_owned(),
             offset: 0,
-            stored: kind,
+            stored: kind.into(),
             kind,
             matrices: 1,
             rows: OUTPUTS,
@@ -76,15 +76,12 @@ fn blocks(kind: BlockType, count: usize) -> Vec<u8> {
     let places: &[usize] = match kind {
         BlockType::F32 => &[2],
         BlockType::Q4_1 | BlockType::Q5_1 | BlockType::Q4K | BlockType::Q5K => &[0, 2],
+        BlockType::Q2K => &[80, 82],
+        BlockType::Q3K => &[108],
         BlockType::Q6K => &[208],
         _ => &[0],
     };
     for block in bytes.chunks_exact_mut(kind.block_bytes()) {
-        if kind == BlockType::Mxfp4 {
-            // An exponent: the same, as a power of two.
-            block[0] = 127 - 10;
-            continue;
-        }
         for &at in places {
             block[at..at + 2].copy_from_slice(&scale);
         }
@@ -96,10 +93,12 @@ fn blocks(kind: BlockType, count: usize) -> Vec<u8> {
 fn bits(kind: BlockType) -> Option<u32> {
     match kind {
         BlockType::F32 | BlockType::F16 | BlockType::BF16 => None,
-        BlockType::Q4_0 | BlockType::Q4_1 | BlockType::Q4K => Some(4),
+        BlockType::Q4_0 | BlockType::Q4_1 | BlockType::Q2K | BlockType::Q3K | BlockType::Q4K => {
+            Some(4)
+        }
         BlockType::Q5_0 | BlockType::Q5_1 | BlockType::Q5K => Some(5),
         BlockType::Q6K => Some(6),
-        BlockType::Q8_0 | BlockType::Mxfp4 => Some(8),
+        BlockType::Q8_0 => Some(8),
     }
 }
 

@@ -6,15 +6,18 @@
 //! one arena without an allocation, and what keeps the decoder free of shapes.
 
 pub mod candle;
+mod coded;
 mod convert;
 pub mod cpu;
 mod mlp;
 mod read;
+mod stored;
 
 use std::fmt::Display;
 use std::path::PathBuf;
 
 pub use mlp::{Activation, Choice, ExpertWeights, Experts, Mlp, MlpWeights, Routing, SharedExpert};
+pub use stored::{Coded, Stored};
 
 /// One physical KV block of [`BLOCK_TOKENS`] tokens; the id is shared by all layers and backends.
 pub type BlockId = u32;
@@ -33,7 +36,7 @@ pub enum BackendError {
     Device(String),
 }
 
-/// GGUF block types that Millrace computes with. All others are refused by name at load.
+/// GGUF block types that Millrace computes with. What else a file may have is in [`Stored`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum BlockType {
     F32,
@@ -44,16 +47,16 @@ pub enum BlockType {
     Q5_0,
     Q5_1,
     Q8_0,
+    Q2K,
+    Q3K,
     Q4K,
     Q5K,
     Q6K,
-    /// Four-bit floats that share a power of two (OCP microscaling), as gpt-oss has them.
-    Mxfp4,
 }
 
 impl BlockType {
     /// All of them, in the order of GGUF's type numbers.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::F32,
         Self::F16,
         Self::Q4_0,
@@ -61,11 +64,12 @@ impl BlockType {
         Self::Q5_0,
         Self::Q5_1,
         Self::Q8_0,
+        Self::Q2K,
+        Self::Q3K,
         Self::Q4K,
         Self::Q5K,
         Self::Q6K,
         Self::BF16,
-        Self::Mxfp4,
     ];
 
     /// The name that ggml gives it, such as `Q4_K`.
@@ -79,10 +83,11 @@ impl BlockType {
             Self::Q5_0 => "Q5_0",
             Self::Q5_1 => "Q5_1",
             Self::Q8_0 => "Q8_0",
+            Self::Q2K => "Q2_K",
+            Self::Q3K => "Q3_K",
             Self::Q4K => "Q4_K",
             Self::Q5K => "Q5_K",
             Self::Q6K => "Q6_K",
-            Self::Mxfp4 => "MXFP4",
         }
     }
 
@@ -90,8 +95,8 @@ impl BlockType {
     pub fn block_len(self) -> usize {
         match self {
             Self::F32 | Self::F16 | Self::BF16 => 1,
-            Self::Q4_0 | Self::Q4_1 | Self::Q5_0 | Self::Q5_1 | Self::Q8_0 | Self::Mxfp4 => 32,
-            Self::Q4K | Self::Q5K | Self::Q6K => 256,
+            Self::Q4_0 | Self::Q4_1 | Self::Q5_0 | Self::Q5_1 | Self::Q8_0 => 32,
+            Self::Q2K | Self::Q3K | Self::Q4K | Self::Q5K | Self::Q6K => 256,
         }
     }
 
@@ -105,10 +110,11 @@ impl BlockType {
             Self::Q5_0 => 22,
             Self::Q5_1 => 24,
             Self::Q8_0 => 34,
+            Self::Q2K => 84,
+            Self::Q3K => 110,
             Self::Q4K => 144,
             Self::Q5K => 176,
             Self::Q6K => 210,
-            Self::Mxfp4 => 17,
         }
     }
 }
@@ -122,7 +128,7 @@ pub struct TensorSource {
     /// Byte offset of the first block from the beginning of the file.
     pub offset: u64,
     /// How the file has it.
-    pub stored: BlockType,
+    pub stored: Stored,
     /// How backends take it.
     pub kind: BlockType,
     /// One after the other: the experts of a layer. 1 for all that backends are given to load.
@@ -175,7 +181,7 @@ impl TensorSource {
 
     /// Whether its bytes can be used as they are.
     fn is_stored_as_taken(&self) -> bool {
-        self.stored == self.kind && self.change == Change::None
+        self.stored == Stored::Block(self.kind) && self.change == Change::None
     }
 
     fn fault(&self, reason: impl Display) -> BackendError {

@@ -4,9 +4,10 @@
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 
+use super::coded::{self, repack};
 use super::convert::encode;
-use super::cpu::quant::dequantize_row;
-use super::{BackendError, Change, TensorSource};
+use super::cpu::quant;
+use super::{BackendError, Change, Stored, TensorSource};
 
 /// Bytes read at once, unless a single row is longer.
 const BUFFER_BYTES: usize = 1 << 20;
@@ -64,6 +65,12 @@ impl<'a> RowReader<'a> {
             self.buffer.resize(rows * source.row_bytes(), 0);
             let start = source.offset + (self.read * source.row_bytes()) as u64;
             read_at(&mut self.file, start, &mut self.buffer).map_err(|e| source.fault(e))?;
+        } else if let (Stored::Coded(coded), Change::None) = (source.stored, source.change)
+            && source.kind == coded.kept_as()
+        {
+            self.stored_rows(rows).map_err(|e| source.fault(e))?;
+            self.buffer.clear();
+            repack(coded, 1.0, &self.stored, &mut self.buffer).map_err(|e| source.fault(e))?;
         } else {
             self.values.resize(rows * source.cols, 0.0);
             if transposed { self.columns(rows) } else { self.rows(rows) }
@@ -74,14 +81,19 @@ impl<'a> RowReader<'a> {
         Ok(())
     }
 
+    /// Reads the next rows into `stored`.
+    fn stored_rows(&mut self, rows: usize) -> std::io::Result<()> {
+        let row_bytes = self.source.stored_row_bytes();
+        self.stored.resize(rows * row_bytes, 0);
+        let start = self.source.offset + (self.read * row_bytes) as u64;
+        read_at(&mut self.file, start, &mut self.stored)
+    }
+
     /// Reads the next rows into `values`.
     fn rows(&mut self, rows: usize) -> std::io::Result<()> {
+        self.stored_rows(rows)?;
         let source = self.source;
-        let row_bytes = source.stored_row_bytes();
-        self.stored.resize(rows * row_bytes, 0);
-        let start = source.offset + (self.read * row_bytes) as u64;
-        read_at(&mut self.file, start, &mut self.stored)?;
-        let rows = self.stored.chunks_exact(row_bytes);
+        let rows = self.stored.chunks_exact(source.stored_row_bytes());
         for (bytes, out) in rows.zip(self.values.chunks_exact_mut(source.cols)) {
             dequantize_row(source.stored, bytes, out);
         }
@@ -121,6 +133,14 @@ impl<'a> RowReader<'a> {
     }
 }
 
+/// Dequantises a row as the file has it.
+fn dequantize_row(stored: Stored, bytes: &[u8], out: &mut [f32]) {
+    match stored {
+        Stored::Block(kind) => quant::dequantize_row(kind, bytes, out),
+        Stored::Coded(coded) => coded::dequantize_row(coded, bytes, out),
+    }
+}
+
 fn read_at(file: &mut File, start: u64, into: &mut [u8]) -> std::io::Result<()> {
     file.seek(SeekFrom::Start(start))?;
     file.read_exact(into)
@@ -156,7 +176,7 @@ mod tests {
             name: "t".to_owned(),
             path: file.path().to_owned(),
             offset: 3,
-            stored: BlockType::BF16,
+            stored: BlockType::BF16.into(),
             kind: BlockType::F32,
             matrices: 1,
             rows,

@@ -1,5 +1,6 @@
 //! From a model file and the configuration to a model that the engine can drive.
 
+mod kept;
 mod limits;
 mod plan;
 mod preview;
@@ -16,7 +17,7 @@ use super::load::{Checkpoint, TextFiles, digest, end_tokens};
 use super::{Model, panic_text};
 use crate::backend::candle::{CandleBackend, Place};
 use crate::backend::cpu::{self, CpuBackend};
-use crate::backend::{Backend, BackendError, BlockType};
+use crate::backend::{Backend, BackendError, Stored, TensorSource};
 use crate::config::{BackendConfig, Device, EngineConfig, Kernels, Quantize};
 use plan::Plan;
 pub(crate) use preview::{NoPreview, Preview, Remote, preview};
@@ -70,10 +71,8 @@ fn open_checked(
         let plan = Plan::of(&checkpoint, &description, engine, limits.blocks);
         plan.check(backend.memory_bytes).map_err(refuse)?;
     }
-    if checkpoint.tensors.values().any(|tensor| tensor.kind == BlockType::Mxfp4) {
-        tracing::warn!(
-            "MXFP4 weights are kept in 8 bits: twice as much memory as they take in the file"
-        );
+    if let Some(line) = kept::kept_as_others(checkpoint.tensors.values(), maker.is_on_cpu()) {
+        tracing::warn!("{line}");
     }
     let file_digest =
         digest(&checkpoint.files).map_err(|e| refuse(format!("cannot be read: {e}")))?;
@@ -250,21 +249,48 @@ fn quantization(checkpoint: &Checkpoint) -> String {
         Some(7) => "Q8_0",
         Some(8) => "Q5_0",
         Some(9) => "Q5_1",
+        Some(10) => "Q2_K",
+        Some(11) => "Q3_K_S",
+        Some(12) => "Q3_K_M",
+        Some(13) => "Q3_K_L",
         Some(14) => "Q4_K_S",
         Some(15) => "Q4_K_M",
         Some(16) => "Q5_K_S",
         Some(17) => "Q5_K_M",
         Some(18) => "Q6_K",
+        Some(19) => "IQ2_XXS",
+        Some(20) => "IQ2_XS",
+        Some(21) => "Q2_K_S",
+        Some(22) => "IQ3_XS",
+        Some(23) => "IQ3_XXS",
+        Some(24) => "IQ1_S",
+        Some(25) => "IQ4_NL",
+        Some(26) => "IQ3_S",
+        Some(27) => "IQ3_M",
+        Some(28) => "IQ2_S",
+        Some(29) => "IQ2_M",
+        Some(30) => "IQ4_XS",
+        Some(31) => "IQ1_M",
         Some(32) => "BF16",
+        Some(36) => "TQ1_0",
+        Some(37) => "TQ2_0",
         Some(38) => "MXFP4",
+        Some(39) => "NVFP4",
+        Some(40) => "Q1_0",
+        Some(41) => "Q2_0",
         _ => "",
     };
     if !named.is_empty() {
         return named.to_owned();
     }
-    let bytes_of = |kind| {
-        tensors.values().filter(|t| t.kind == kind).map(|t| t.byte_len() as u64).sum::<u64>()
+    // A folder's matrices are named by what was made of them, a file's codes by their own names.
+    let of = |tensor: &TensorSource| match tensor.stored {
+        Stored::Block(_) => tensor.kind.into(),
+        coded @ Stored::Coded(_) => coded,
     };
-    let most = BlockType::ALL.into_iter().max_by_key(|&kind| bytes_of(kind));
-    most.map_or("unknown", BlockType::label).to_owned()
+    let bytes_of = |stored| {
+        tensors.values().filter(|t| of(t) == stored).map(|t| t.byte_len() as u64).sum::<u64>()
+    };
+    let most = Stored::all().max_by_key(|&stored| bytes_of(stored));
+    most.map_or("unknown", Stored::label).to_owned()
 }

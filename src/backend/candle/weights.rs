@@ -2,11 +2,10 @@
 
 use candle_core::quantized::{QMatMul, QStorage, QTensor};
 use candle_core::{Device, Module, Tensor};
-use half::f16;
 
 use crate::backend::convert::dtype;
 use crate::backend::read::read_all;
-use crate::backend::{BackendError, BlockType, LinearSource, TensorSource};
+use crate::backend::{BackendError, LinearSource, TensorSource};
 
 /// A matrix of several tensors of the file, stacked by rows. Neighbours of one block type are one
 /// matrix; others are multiplied one by one.
@@ -88,25 +87,7 @@ fn load(group: &[TensorSource], device: &Device) -> Result<QTensor, BackendError
         rest = after;
     }
     let rows: usize = group.iter().map(|s| s.rows).sum();
-    if first.kind == BlockType::Mxfp4 {
-        bytes = bytes.as_chunks().0.iter().flat_map(eight_bits).collect();
-    }
     QStorage::from_data(bytes.into(), device, dtype(first.kind))
         .and_then(|storage| QTensor::new(storage, (rows, first.cols)))
         .map_err(|e| unusable(first, e))
-}
-
-/// A block of `MXFP4` as one of `Q8_0`, which can hold it exactly; candle knows no `MXFP4`.
-fn eight_bits(block: &[u8; 17]) -> [u8; 34] {
-    // Halves of what a nibble stands for, which are whole numbers.
-    let number = |bits: u8| {
-        let magnitude = [0, 1, 2, 3, 4, 6, 8, 12][usize::from(bits & 7)];
-        if bits & 8 == 0 { magnitude } else { 0_u8.wrapping_sub(magnitude) }
-    };
-    let scale = f16::from_f32(2_f32.powi(i32::from(block[0]) - 128)).to_le_bytes();
-    std::array::from_fn(|i| match i {
-        0 | 1 => scale[i],
-        2..18 => number(block[i - 1] & 15),
-        _ => number(block[i - 17] >> 4),
-    })
 }

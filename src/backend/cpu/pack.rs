@@ -6,6 +6,7 @@
 //! bits  lines of 64 bytes a tile                               scales a tile
 //! 4     qs[j][4*row+b], j < 4                                  d[16]          (symmetric)
 //!       low nibble: k = 4j+b; high nibble: k = 16+4j+b         d[16], m[16]   (with a minimum)
+//!                                                              each of k < 16, then of k >= 16 (Q2_K, Q3_K)
 //! 5     the four lines, and one of fifth bits:                 as above
 //!       bit 4*row+b of u64 j: k = 4j+b; of u64 4+j: k = 16+4j+b
 //! 6, 8  qs[j][4*row+b], j < 8: k = 4j+b                        d[16] (8 bits); d of k < 16, d of k >= 16 (6 bits)
@@ -14,7 +15,7 @@
 //! so that one 64-byte load holds four consecutive k of 16 rows: what one `vpdpbusd` multiplies. Float matrices are panels too:
 //! `[k][16]` in their own type.
 //!
-//! Scales of `Q4_K`, `Q5_K` and `Q6_K` are products of an f16 and a 6- or 8-bit integer, and are rounded to f16 here: a relative error
+//! Scales of K-quants are products of an f16 and a 6- or 8-bit integer, and are rounded to f16 here: a relative error
 //! of at most 2^-11 a group (below 2^-14, where halves are subnormal, 2^-25 absolute), a tenth of what quantising the activations
 //! costs, for 12 percent fewer bytes a token.
 
@@ -38,8 +39,16 @@ pub(crate) type Scales = [f16; PANEL];
 /// What a segment's bytes mean, and which kernel reads them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Layout {
-    Four { has_min: bool },
-    Five { has_min: bool },
+    Four {
+        has_min: bool,
+    },
+    /// With a scale, or a scale and a minimum, for each 16 k.
+    FourBy16 {
+        has_min: bool,
+    },
+    Five {
+        has_min: bool,
+    },
     Six,
     Eight,
     F32,
@@ -53,6 +62,7 @@ impl Layout {
             (BlockType::F32, _) => Self::F32,
             (BlockType::F16, _) => Self::F16,
             (_, None) => Self::BF16,
+            (_, Some(f)) if f.bits == 4 && f.by_16 => Self::FourBy16 { has_min: f.has_min },
             (_, Some(f)) if f.bits == 4 => Self::Four { has_min: f.has_min },
             (_, Some(f)) if f.bits == 5 => Self::Five { has_min: f.has_min },
             (_, Some(f)) if f.bits == 6 => Self::Six,
@@ -63,7 +73,7 @@ impl Layout {
     /// Lines a tile of 32 k.
     pub(crate) fn lines(self) -> usize {
         match self {
-            Self::Four { .. } => 4,
+            Self::Four { .. } | Self::FourBy16 { .. } => 4,
             Self::Five { .. } => 5,
             Self::Six | Self::Eight => 8,
             Self::F16 | Self::BF16 => 16,
@@ -75,10 +85,28 @@ impl Layout {
     pub(crate) fn scale_sets(self) -> usize {
         match self {
             Self::Four { has_min } | Self::Five { has_min } => 1 + usize::from(has_min),
+            Self::FourBy16 { has_min } => 2 + 2 * usize::from(has_min),
             Self::Six => 2,
             Self::Eight => 1,
             _ => 0,
         }
+    }
+
+    /// A scale for each 16 k.
+    fn is_by_16(self) -> bool {
+        matches!(self, Self::FourBy16 { .. } | Self::Six)
+    }
+
+    /// Of a group, what the tile's sets of scales hold, in their order.
+    fn scales_of(self, group: &Group) -> [f32; 4] {
+        let ([d0, d1], [m0, m1]) = (group.d, group.m);
+        if self.is_by_16() { [d0, d1, m0, m1] } else { [d0, m0, 0.0, 0.0] }
+    }
+
+    /// The other way round.
+    fn scales_from(self, sets: [f32; 4]) -> ([f32; 2], [f32; 2]) {
+        let [a, b, c, d] = sets;
+        if self.is_by_16() { ([a, b], [c, d]) } else { ([a; 2], [b; 2]) }
     }
 
     /// Float segments read f32 activations, all others quantised ones.
@@ -91,7 +119,7 @@ impl Layout {
 pub fn packed_bytes(source: &TensorSource) -> u64 {
     let layout = Layout::of(source.kind);
     let tile = layout.lines() * size_of::<Line>() + layout.scale_sets() * size_of::<Scales>();
-    (source.rows.div_ceil(PANEL) * source.cols.div_ceil(GROUP) * tile) as u64
+    (source.matrices * source.rows.div_ceil(PANEL) * source.cols.div_ceil(GROUP) * tile) as u64
 }
 
 /// Rows of one tensor, packed.
@@ -246,9 +274,8 @@ impl Segment {
             let lines = &mut self.lines[tile * layout.lines()..][..layout.lines()];
             pack_group(layout, lines, r, group);
             let scales = &mut self.scales[tile * layout.scale_sets()..][..layout.scale_sets()];
-            scales[0][r] = f16::from_f32(group.d[0]);
-            if let Some(second) = scales.get_mut(1) {
-                second[r] = f16::from_f32(if layout == Layout::Six { group.d[1] } else { group.m });
+            for (set, value) in scales.iter_mut().zip(layout.scales_of(group)) {
+                set[r] = f16::from_f32(value);
             }
         });
     }
@@ -260,7 +287,7 @@ impl Segment {
         let u = std::array::from_fn(|k| {
             let (half, j, b) = (k / 16, k % 16 / 4, k % 4);
             match self.layout {
-                Layout::Four { .. } | Layout::Five { .. } => {
+                Layout::Four { .. } | Layout::FourBy16 { .. } | Layout::Five { .. } => {
                     let low = lines[j].0[4 * r + b] >> (4 * half) & 15;
                     let fifth = lines
                         .get(4)
@@ -270,9 +297,8 @@ impl Segment {
                 _ => lines[k / 4].0[4 * r + b],
             }
         });
-        let d = scales[0][r].to_f32();
-        let second = scales.get(1).map_or(0.0, |s| s[r].to_f32());
-        let (d, m) = if self.layout == Layout::Six { ([d, second], 0.0) } else { ([d; 2], second) };
+        let set = |i: usize| scales.get(i).map_or(0.0, |set| set[r].to_f32());
+        let (d, m) = self.layout.scales_from(std::array::from_fn(set));
         Group { u, d, m }
     }
 
@@ -304,7 +330,7 @@ impl Segment {
 /// Puts the integers of one row's group into its tile, whose bytes for this row are still 0.
 fn pack_group(layout: Layout, lines: &mut [Line], r: usize, group: &Group) {
     let fours = group.u.as_chunks::<4>().0;
-    if !matches!(layout, Layout::Four { .. } | Layout::Five { .. }) {
+    if matches!(layout, Layout::Six | Layout::Eight) {
         for (line, four) in lines.iter_mut().zip(fours) {
             line.0[4 * r..][..4].copy_from_slice(four);
         }

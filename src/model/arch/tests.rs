@@ -21,7 +21,7 @@ fn tensor(tensors: &mut Tensors, name: &str, rows: usize, cols: usize) {
         name: name.to_owned(),
         path: PathBuf::from("none"),
         offset: 0,
-        stored: BlockType::F32,
+        stored: BlockType::F32.into(),
         kind: BlockType::F32,
         matrices: 1,
         rows,

@@ -48,6 +48,7 @@ impl Plan {
     }
 }
 
+/// For people.
 pub(super) fn gib(bytes: u64) -> String {
     format!("{:.2} GiB", bytes as f64 / (1_u64 << 30) as f64)
 }

@@ -1,7 +1,7 @@
 //! The inner loops, once for all tiers: some activation rows times one panel of 16 outputs.
 //!
 //! For each (row, output) the order of float operations over k is fixed: tile by tile, `acc = dot * (d * scale) + acc`, then with a
-//! minimum `acc = m * scaled_sum + acc`. It depends neither on how many rows are computed together nor on the tier.
+//! minimum `acc = m * scaled_sum + acc`; where both are for 16 k, dots come before minima. It depends neither on how many rows are computed together nor on the tier.
 
 use half::f16;
 
@@ -61,6 +61,9 @@ pub(super) enum Single<const BITS: u32, const ZERO: i32, const MIN: bool> {}
 
 /// Tiles of 6 bits with a scale for each 16 k.
 pub(super) enum Six {}
+
+/// Tiles of 4 bits with a scale for each 16 k: `ZERO` stands for zero; `MIN` adds a minimum for each 16, too.
+pub(super) enum FourBy16<const ZERO: i32, const MIN: bool> {}
 
 /// # Safety
 /// As [`Tile::load`].
@@ -155,6 +158,50 @@ impl Tile for Six {
             let acc = dot.mul_add(d0.mul(scale), acc);
             let dot = S::dot::<6, 4>(high, a.add(16), 32 * meta.sums[1]);
             dot.mul_add(d1.mul(scale), acc)
+        }
+    }
+}
+
+impl<const ZERO: i32, const MIN: bool> Tile for FourBy16<ZERO, MIN> {
+    const LINES: usize = 4;
+    const SCALE_SETS: usize = 2 + 2 * MIN as usize;
+    /// Integers, two scales, two minima.
+    type Weights<S: Simd> = ([S::W; 8], [S::F; 4]);
+
+    #[inline(always)]
+    unsafe fn load<S: Simd>(lines: *const u8, scales: *const f16, _: usize) -> Self::Weights<S> {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let (d0, d1) = (S::F::load_f16(scales), S::F::load_f16(scales.add(PANEL)));
+            let (m0, m1) = if MIN {
+                (S::F::load_f16(scales.add(2 * PANEL)), S::F::load_f16(scales.add(3 * PANEL)))
+            } else {
+                (d0, d1)
+            };
+            (load_nibbles::<S>(lines), [d0, d1, m0, m1])
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn add<S: Simd>(
+        (w, [d0, d1, m0, m1]): &Self::Weights<S>,
+        a: *const i8,
+        meta: &GroupMeta,
+        acc: S::F,
+    ) -> S::F {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let [s0, s1] = meta.sums;
+            let low: &[S::W; 4] = &std::array::from_fn(|g| w[g]);
+            let high: &[S::W; 4] = &std::array::from_fn(|g| w[4 + g]);
+            let scale = S::F::splat(meta.scale);
+            let acc = S::dot::<4, 4>(low, a, ZERO * s0).mul_add(d0.mul(scale), acc);
+            let acc = S::dot::<4, 4>(high, a.add(16), ZERO * s1).mul_add(d1.mul(scale), acc);
+            if !MIN {
+                return acc;
+            }
+            let acc = m0.mul_add(S::F::splat(meta.scale * s0 as f32), acc);
+            m1.mul_add(S::F::splat(meta.scale * s1 as f32), acc)
         }
     }
 }

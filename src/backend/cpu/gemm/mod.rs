@@ -17,7 +17,7 @@ mod tests;
 use std::fmt;
 
 pub(super) use self::kernel::prefetch;
-use self::kernel::{Job, Single, Six};
+use self::kernel::{FourBy16, Job, Single, Six};
 use super::act::{self, Acts};
 use super::lanes::{self, Floats};
 use super::pack::{Layout, PANEL, Packed, Segment};
@@ -87,6 +87,8 @@ type Residual = unsafe fn(&mut [f32], act::Row<'_>);
 struct Table {
     four: Kernel,
     four_min: Kernel,
+    four_by_16: Kernel,
+    four_by_16_min: Kernel,
     five: Kernel,
     five_min: Kernel,
     six: Kernel,
@@ -105,8 +107,9 @@ macro_rules! table {
             use super::*;
 
             table!(@quantized $simd, $rows, ($($features)?),
-                four: Single<4, 8, false>, four_min: Single<4, 0, true>, five: Single<5, 16, false>,
-                five_min: Single<5, 0, true>, six: Six, eight: Single<8, 128, false>);
+                four: Single<4, 8, false>, four_min: Single<4, 0, true>, four_by_16: FourBy16<4, false>,
+                four_by_16_min: FourBy16<0, true>, five: Single<5, 16, false>, five_min: Single<5, 0, true>, six: Six,
+                eight: Single<8, 128, false>);
             table!(@float $simd, ($($features)?), f32: load as f32, f16: load_f16 as half::f16, bf16: load_bf16 as u16);
 
             $(#[target_feature(enable = $features)])?
@@ -118,7 +121,7 @@ macro_rules! table {
                 act::residual_row(x, row);
             }
 
-            pub(super) static TABLE: Table = Table { four, four_min, five, five_min, six, eight, f32, f16, bf16, quantize, residual };
+            pub(super) static TABLE: Table = Table { four, four_min, four_by_16, four_by_16_min, five, five_min, six, eight, f32, f16, bf16, quantize, residual };
         }
     };
     (@quantized $simd:ty, $rows:literal, $features:tt, $($kernel:ident: $tile:ty),*) => {
@@ -269,6 +272,8 @@ impl Kernels {
         match layout {
             Layout::Four { has_min: false } => self.table.four,
             Layout::Four { has_min: true } => self.table.four_min,
+            Layout::FourBy16 { has_min: false } => self.table.four_by_16,
+            Layout::FourBy16 { has_min: true } => self.table.four_by_16_min,
             Layout::Five { has_min: false } => self.table.five,
             Layout::Five { has_min: true } => self.table.five_min,
             Layout::Six => self.table.six,

@@ -38,7 +38,11 @@ fn random_tensor(kind: BlockType, rows: usize, cols: usize, seed: u64) -> Vec<u8
             BlockType::BF16 => bytes[at..].copy_from_slice(&half::bf16::from_f32(m).to_le_bytes()),
             BlockType::Q4_0 | BlockType::Q5_0 | BlockType::Q8_0 => scale(0, d),
             BlockType::Q6K => scale(208, d / 32.0),
-            BlockType::Mxfp4 => bytes[at] = 120 + bytes[at] % 4,
+            BlockType::Q2K => {
+                scale(80, d / 8.0);
+                scale(82, m.abs() / 8.0);
+            }
+            BlockType::Q3K => scale(108, d / 16.0),
             BlockType::Q4K | BlockType::Q5K => {
                 scale(0, d / 32.0);
                 scale(2, m.abs() / 32.0);
@@ -57,7 +61,7 @@ fn source(path: &Path, kind: BlockType, rows: usize, cols: usize, offset: u64) -
         name: format!("{kind:?}"),
         path: path.to_owned(),
         offset,
-        stored: kind,
+        stored: kind.into(),
         kind,
         matrices: 1,
         rows,
@@ -189,7 +193,7 @@ fn every_tier_has_the_bits_of_the_specification() {
 fn a_row_has_the_same_bits_among_any_others_and_on_any_number_of_threads() {
     for kernels in tiers() {
         for kind in
-            [BlockType::Q4_1, BlockType::Q5_0, BlockType::Q6K, BlockType::Q8_0, BlockType::F16]
+            [BlockType::Q2K, BlockType::Q4_1, BlockType::Q5_0, BlockType::Q8_0, BlockType::F16]
         {
             let (packed, _) = packed(kind, 200, 512);
             let x = activations(33, 512);

@@ -142,6 +142,7 @@ fn the_largest_sums_fit_their_words() {
         }
     }
     check::<4, 8>();
+    check::<4, 4>();
     check::<5, 8>();
     check::<6, 4>();
     check::<8, 8>();

@@ -164,7 +164,7 @@ impl Entry {
             name: name.to_owned(),
             path: path.to_owned(),
             offset: start + from,
-            stored: kind,
+            stored: kind.into(),
             kind,
             matrices: 1,
             rows: usize::try_from(rows).map_err(too_large)?,

@@ -4,7 +4,7 @@ use std::io::Read;
 use std::path::Path;
 
 use super::reader::Reader;
-use crate::backend::{BlockType, Change, TensorSource};
+use crate::backend::{BlockType, Change, Coded, Stored, TensorSource};
 
 /// ggml knows four; a few more are read so that the tensor can be refused by name.
 const MAX_DIMS: u32 = 8;
@@ -43,13 +43,13 @@ impl Entry {
 
     /// The tensor's place in the file, or why it cannot be used: a clause without its subject.
     pub(super) fn locate(&self, path: &Path, extent: &Extent) -> Result<TensorSource, String> {
-        let kind = self.block_type()?;
+        let stored = self.stored()?;
         let (matrices, rows, cols) = self.shape()?;
-        let (block_len, block_bytes) = (kind.block_len() as u64, kind.block_bytes() as u64);
+        let (block_len, block_bytes) = (stored.block_len() as u64, stored.block_bytes() as u64);
         if !cols.is_multiple_of(block_len) {
             return Err(format!(
                 "has rows of {cols} values, which is not a multiple of {}'s {block_len}",
-                kind.label()
+                stored.label()
             ));
         }
         if !self.offset.is_multiple_of(extent.alignment) {
@@ -73,8 +73,8 @@ impl Entry {
             name: self.name.clone(),
             path: path.to_owned(),
             offset,
-            stored: kind,
-            kind,
+            stored,
+            kind: stored.kept_as(),
             matrices: usize::try_from(matrices).map_err(too_large)?,
             rows: usize::try_from(rows).map_err(too_large)?,
             cols: usize::try_from(cols).map_err(too_large)?,
@@ -103,58 +103,71 @@ impl Entry {
         self.dims.iter().map(u64::to_string).collect::<Vec<_>>().join(" x ")
     }
 
-    fn block_type(&self) -> Result<BlockType, String> {
-        use BlockType::{BF16, F16, F32, Mxfp4, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0};
-        Ok(match self.kind {
-            0 => F32,
-            1 => F16,
-            2 => Q4_0,
-            3 => Q4_1,
-            6 => Q5_0,
-            7 => Q5_1,
-            8 => Q8_0,
-            12 => Q4K,
-            13 => Q5K,
-            14 => Q6K,
-            30 => BF16,
-            39 => Mxfp4,
-            other => {
-                let name = foreign_name(other).map_or_else(|| other.to_string(), str::to_owned);
-                let known = BlockType::ALL.map(BlockType::label).join(", ");
-                return Err(format!("has type {name}, which is not supported ({known} are)"));
-            }
+    fn stored(&self) -> Result<Stored, String> {
+        let known = NUMBERS.iter().find(|(number, _)| *number == self.kind);
+        known.map(|(_, stored)| *stored).ok_or_else(|| {
+            let name = foreign_name(self.kind).map_or_else(|| self.kind.to_string(), str::to_owned);
+            let known: Vec<&str> = NUMBERS.iter().map(|(_, stored)| stored.label()).collect();
+            format!("has type {name}, which is not supported ({} are)", known.join(", "))
         })
     }
 }
 
-/// Names of ggml's other types (`enum ggml_type`), so that a refusal can say which it met.
+/// ggml's numbers of the types that can be read (`enum ggml_type`).
+pub(super) const NUMBERS: [(u32, Stored); 28] = {
+    use BlockType::{BF16, F16, F32, Q2K, Q3K, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0};
+    use Coded::{
+        Iq1M, Iq1S, Iq2S, Iq2Xs, Iq2Xxs, Iq3S, Iq3Xxs, Iq4Nl, Iq4Xs, Mxfp4, Nvfp4, Q1_0, Q2_0,
+        Tq1_0, Tq2_0,
+    };
+    [
+        (0, Stored::Block(F32)),
+        (1, Stored::Block(F16)),
+        (2, Stored::Block(Q4_0)),
+        (3, Stored::Block(Q4_1)),
+        (6, Stored::Block(Q5_0)),
+        (7, Stored::Block(Q5_1)),
+        (8, Stored::Block(Q8_0)),
+        (10, Stored::Block(Q2K)),
+        (11, Stored::Block(Q3K)),
+        (12, Stored::Block(Q4K)),
+        (13, Stored::Block(Q5K)),
+        (14, Stored::Block(Q6K)),
+        (16, Stored::Coded(Iq2Xxs)),
+        (17, Stored::Coded(Iq2Xs)),
+        (18, Stored::Coded(Iq3Xxs)),
+        (19, Stored::Coded(Iq1S)),
+        (20, Stored::Coded(Iq4Nl)),
+        (21, Stored::Coded(Iq3S)),
+        (22, Stored::Coded(Iq2S)),
+        (23, Stored::Coded(Iq4Xs)),
+        (29, Stored::Coded(Iq1M)),
+        (30, Stored::Block(BF16)),
+        (34, Stored::Coded(Tq1_0)),
+        (35, Stored::Coded(Tq2_0)),
+        (39, Stored::Coded(Mxfp4)),
+        (40, Stored::Coded(Nvfp4)),
+        (41, Stored::Coded(Q1_0)),
+        (42, Stored::Coded(Q2_0)),
+    ]
+};
+
+/// Names of ggml's other types, so that a refusal can say which it met. `Q8_1` and `Q8_K` are how ggml has activations, and in no
+/// file; numbers of no model's weights are the integers and `F64`; the others were given up.
 fn foreign_name(kind: u32) -> Option<&'static str> {
     Some(match kind {
         4 => "Q4_2",
         5 => "Q4_3",
         9 => "Q8_1",
-        10 => "Q2_K",
-        11 => "Q3_K",
         15 => "Q8_K",
-        16 => "IQ2_XXS",
-        17 => "IQ2_XS",
-        18 => "IQ3_XXS",
-        19 => "IQ1_S",
-        20 => "IQ4_NL",
-        21 => "IQ3_S",
-        22 => "IQ2_S",
-        23 => "IQ4_XS",
         24 => "I8",
         25 => "I16",
         26 => "I32",
         27 => "I64",
         28 => "F64",
-        29 => "IQ1_M",
         31 => "Q4_0_4_4",
         32 => "Q4_0_4_8",
         33 => "Q4_0_8_8",
-        34 => "TQ1_0",
-        35 => "TQ2_0",
         36 => "IQ4_NL_4_4",
         37 => "IQ4_NL_4_8",
         38 => "IQ4_NL_8_8",

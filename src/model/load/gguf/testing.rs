@@ -4,7 +4,8 @@ use std::io;
 use std::path::Path;
 
 use super::Value;
-use crate::backend::BlockType;
+use super::directory::NUMBERS;
+use crate::backend::Stored;
 
 /// One tensor to write.
 #[derive(Debug, Clone)]
@@ -173,20 +174,12 @@ fn encode(value: &Value) -> Vec<u8> {
 }
 
 /// ggml's number of a block type.
-pub fn type_number(kind: BlockType) -> u32 {
-    match kind {
-        BlockType::F32 => 0,
-        BlockType::F16 => 1,
-        BlockType::Q4_0 => 2,
-        BlockType::Q4_1 => 3,
-        BlockType::Q5_0 => 6,
-        BlockType::Q5_1 => 7,
-        BlockType::Q8_0 => 8,
-        BlockType::Q4K => 12,
-        BlockType::Q5K => 13,
-        BlockType::Q6K => 14,
-        BlockType::BF16 => 30,
-        BlockType::Mxfp4 => 39,
+#[expect(clippy::panic, reason = "the table has every type, which a test goes through")]
+pub fn type_number(stored: impl Into<Stored>) -> u32 {
+    let stored = stored.into();
+    match NUMBERS.iter().find(|(_, known)| *known == stored) {
+        Some((number, _)) => *number,
+        None => panic!("no number for {stored:?}"),
     }
 }
 

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::testing::{TINY_HIDDEN, Writer, tiny_llama, type_number};
 use super::{Gguf, LoadError, Value, shown};
-use crate::backend::BlockType;
+use crate::backend::{BlockType, Stored};
 
 fn read(bytes: &[u8]) -> Result<Gguf, LoadError> {
     Gguf::read(Path::new("test.gguf"), bytes, bytes.len() as u64)
@@ -259,16 +259,19 @@ fn tensors_that_share_bytes_are_named_when_needed() {
 #[test]
 fn types_are_known_or_named() {
     const NAME: &str = "blk.0.attn_q.weight";
-    for kind in BlockType::ALL {
+    for stored in Stored::all() {
         let mut w = Writer::default();
         w.f32s("t", &[256, 2], &[]);
-        w.tensors[0].kind = type_number(kind);
-        w.tensors[0].data = vec![0; 512 / kind.block_len() * kind.block_bytes()];
+        w.tensors[0].kind = type_number(stored);
+        w.tensors[0].data = vec![0; 512 / stored.block_len() * stored.block_bytes()];
         let gguf = read(&w.bytes()).unwrap();
         let source = gguf.tensor("t").unwrap();
-        assert_eq!((source.kind, source.byte_len()), (kind, w.tensors[0].data.len()));
+        assert_eq!((source.stored, source.stored_len()), (stored, w.tensors[0].data.len()));
+        assert_eq!(source.kind, stored.kept_as());
     }
-    for (number, name) in [(16, "IQ2_XXS"), (10, "Q2_K"), (34, "TQ1_0"), (77, "77")] {
+    for (number, name) in
+        [(9, "Q8_1"), (15, "Q8_K"), (26, "I32"), (28, "F64"), (31, "Q4_0_4_4"), (77, "77")]
+    {
         let mut w = tiny_llama();
         w.tensor(NAME).kind = number;
         let reason = unusable(&w, NAME);

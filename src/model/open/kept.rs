@@ -1,0 +1,80 @@
+//! What is said of tensors that take more memory than they do in the file.
+
+use std::fmt::Write as _;
+
+use super::plan::gib;
+use crate::backend::cpu::packed_bytes;
+use crate::backend::{Coded, Stored, TensorSource};
+
+/// One line about the tensors of types that no backend computes with; nothing if there are none.
+pub(super) fn kept_as_others<'a>(
+    tensors: impl Iterator<Item = &'a TensorSource> + Clone,
+    is_on_cpu: bool,
+) -> Option<String> {
+    let mut line = String::new();
+    let (mut memory, mut file) = (0, 0);
+    for coded in Coded::ALL {
+        let stored = Stored::Coded(coded);
+        let of_it = tensors.clone().filter(|tensor| tensor.stored == stored);
+        let count = of_it.clone().count();
+        if count == 0 {
+            continue;
+        }
+        memory +=
+            of_it.clone().map(|t| if is_on_cpu { packed_bytes(t) } else { taken(t) }).sum::<u64>();
+        file += of_it.map(|tensor| tensor.stored_len() as u64).sum::<u64>();
+        let (comma, plural) =
+            (if line.is_empty() { "" } else { ", " }, if count == 1 { "" } else { "s" });
+        let kept = coded.kept_as().label();
+        let _ = write!(line, "{comma}{} ({count} tensor{plural}) as {kept}", stored.label());
+    }
+    (!line.is_empty()).then(|| {
+        let (memory, file) = (gib(memory), gib(file));
+        format!("weights are kept in other types than the file's: {line}; they take {memory} of memory, {file} of the file")
+    })
+}
+
+fn taken(tensor: &TensorSource) -> u64 {
+    tensor.byte_len() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::{BlockType, Change};
+
+    fn tensor(stored: impl Into<Stored>) -> TensorSource {
+        let stored = stored.into();
+        TensorSource {
+            name: "t".to_owned(),
+            path: "t.gguf".into(),
+            offset: 0,
+            stored,
+            kind: stored.kept_as(),
+            matrices: 2,
+            rows: 1 << 15,
+            cols: 1 << 14,
+            change: Change::None,
+        }
+    }
+
+    #[test]
+    fn the_line_counts_types_and_bytes() {
+        let plain = [tensor(BlockType::Q3K)];
+        assert_eq!(kept_as_others(plain.iter(), true), None);
+        let some = [
+            tensor(Coded::Mxfp4),
+            tensor(BlockType::Q3K),
+            tensor(Coded::Tq2_0),
+            tensor(Coded::Mxfp4),
+        ];
+        let line = kept_as_others(some.iter(), true).unwrap();
+        // A GiB of numbers each: 4.5 bits, and twice 8.5; of 2.0625, and twice 4.25.
+        assert_eq!(
+            line,
+            "weights are kept in other types than the file's: TQ2_0 (1 tensor) as Q4_0, MXFP4 (2 tensors) as Q8_0; \
+             they take 2.69 GiB of memory, 1.32 GiB of the file"
+        );
+        assert_eq!(kept_as_others(some.iter(), false), Some(line));
+    }
+}
