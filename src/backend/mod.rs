@@ -17,6 +17,8 @@ use std::fmt::Display;
 use std::path::PathBuf;
 
 pub use mlp::{Activation, Choice, ExpertWeights, Experts, Mlp, MlpWeights, Routing, SharedExpert};
+#[cfg(test)]
+pub(crate) use read::read_all;
 pub use stored::{Coded, Stored};
 
 /// One physical KV block of [`BLOCK_TOKENS`] tokens; the id is shared by all layers and backends.

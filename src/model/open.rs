@@ -1,5 +1,7 @@
 //! From a model file and the configuration to a model that the engine can drive.
 
+#[cfg(test)]
+mod coded_tests;
 mod kept;
 mod limits;
 mod plan;

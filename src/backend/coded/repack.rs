@@ -32,21 +32,11 @@ pub(in crate::backend) fn repack(
             match coded.kept_as() {
                 BlockType::Q4_1 => q4_1(integers, scales[0], out)?,
                 BlockType::Q8_0 => q8_0(integers, scales, out)?,
-                kept => q4_or_5(kept, integers, scales[0], unit(coded), out)?,
+                kept => q4_or_5(kept, integers, scales[0], out)?,
             }
         }
     }
     Ok(())
-}
-
-/// What the integers are taken as multiples of. Those of two codebooks have no room as they are: levels become the next odd
-/// numbers, and the unit is the one that keeps the errors of all entries of the codebook the smallest.
-fn unit(coded: Coded) -> f32 {
-    match coded {
-        Coded::Iq2Xxs => 8.47,
-        Coded::Iq3Xxs => 4.04,
-        _ => 1.0,
-    }
 }
 
 /// `Q4_0`: a scale, nibbles from -8. `Q5_0`: with fifth bits before the nibbles, from -16.
@@ -54,13 +44,11 @@ fn q4_or_5(
     kept: BlockType,
     integers: &[i8; GROUP],
     scale: f32,
-    unit: f32,
     out: &mut Vec<u8>,
 ) -> Result<(), String> {
-    let zero = if kept == BlockType::Q4_0 { 8.0 } else { 16.0 };
-    // From -8 or -16 up to one less than their opposites: no integer is rounded to what is not there.
-    let u = integers.map(|n| ((f32::from(n) / unit).round() + zero) as u8);
-    out.extend(half(scale * unit)?);
+    let zero = if kept == BlockType::Q4_0 { 8 } else { 16 };
+    let u = integers.map(|n| n.wrapping_add(zero).cast_unsigned());
+    out.extend(half(scale)?);
     if kept == BlockType::Q5_0 {
         let fifths = u.iter().rev().fold(0, |bits: u32, u| bits << 1 | u32::from(u >> 4));
         out.extend(fifths.to_le_bytes());

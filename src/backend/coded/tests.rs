@@ -70,9 +70,8 @@ fn what_is_kept_loses_little() {
             Coded::Iq4Nl | Coded::Tq1_0 | Coded::Tq2_0 | Coded::Mxfp4 => 0.0,
             Coded::Q1_0 | Coded::Q2_0 | Coded::Iq1M => 0.0,
             Coded::Iq1S | Coded::Iq3S | Coded::Iq4Xs => SCALES,
+            Coded::Iq2Xxs | Coded::Iq3Xxs => SCALES,
             Coded::Iq2Xs | Coded::Iq2S | Coded::Nvfp4 => 0.006,
-            Coded::Iq3Xxs => 0.02,
-            Coded::Iq2Xxs => 0.025,
         };
         println!("{coded:?} as {:?}: {error:.5}", coded.kept_as());
         assert!(error <= most, "{coded:?}: {error}");

@@ -6,7 +6,7 @@ use crate::backend::{Batch, KvDtype, LogitRows, Slice};
 use crate::model::load::gguf::Value;
 use crate::model::load::gguf::testing::{TINY_VOCAB, Writer, tiny, tiny_llama};
 
-fn engine() -> EngineConfig {
+pub(super) fn engine() -> EngineConfig {
     EngineConfig {
         max_model_len: None,
         max_num_seqs: 4,
@@ -21,7 +21,7 @@ fn engine() -> EngineConfig {
     }
 }
 
-fn backend(kernels: Kernels) -> BackendConfig {
+pub(super) fn backend(kernels: Kernels) -> BackendConfig {
     BackendConfig {
         threads: Some(1),
         device: Device::Cpu,
@@ -31,12 +31,12 @@ fn backend(kernels: Kernels) -> BackendConfig {
     }
 }
 
-struct File {
+pub(super) struct File {
     _folder: tempfile::TempDir,
-    path: PathBuf,
+    pub(super) path: PathBuf,
 }
 
-fn written(w: &Writer) -> File {
+pub(super) fn written(w: &Writer) -> File {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tiny.gguf");
     w.write(&path).unwrap();
@@ -48,7 +48,7 @@ fn open_with(w: &Writer, engine: &EngineConfig) -> Result<Opened, LoadError> {
 }
 
 /// Why `w` is refused: the rest of the one line after the file's name.
-fn refusal(w: &Writer) -> String {
+pub(super) fn refusal(w: &Writer) -> String {
     let file = written(w);
     let error = open(&file.path, &backend(Kernels::Candle), &engine()).err().unwrap();
     let text = error.to_string();
