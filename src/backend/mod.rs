@@ -141,7 +141,7 @@ pub struct TensorSource {
 }
 
 /// What loading does to the numbers of a tensor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Change {
     #[default]
     None,
@@ -149,6 +149,8 @@ pub enum Change {
     PlusOne,
     /// The file has rows as columns, of a type whose blocks are one number.
     Transposed,
+    /// Multiplies by an f32 that the model has beside it, at this byte of a file: one for each matrix, one after the other.
+    Scaled { path: PathBuf, offset: u64 },
 }
 
 impl TensorSource {
@@ -168,7 +170,16 @@ impl TensorSource {
     pub fn matrix(&self, index: usize) -> Self {
         let bytes = self.rows * self.stored_row_bytes();
         let name = format!("{}[{index}]", self.name);
-        Self { name, matrices: 1, offset: self.offset + (index * bytes) as u64, ..self.clone() }
+        let mut one = Self {
+            name,
+            matrices: 1,
+            offset: self.offset + (index * bytes) as u64,
+            ..self.clone()
+        };
+        if let Change::Scaled { offset, .. } = &mut one.change {
+            *offset += (index * size_of::<f32>()) as u64;
+        }
+        one
     }
 
     /// Bytes of the whole tensor in the file.

@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
 
 use super::coded::{self, repack};
 use super::convert::encode;
@@ -18,6 +19,8 @@ const STRIP_BYTES: usize = 1 << 24;
 pub(crate) struct RowReader<'a> {
     source: &'a TensorSource,
     file: File,
+    /// What numbers are multiplied by.
+    factor: f32,
     /// Rows that were read, and all of them.
     read: usize,
     /// Rows as the backend takes them, and how far they were given out.
@@ -40,8 +43,14 @@ impl<'a> RowReader<'a> {
             )));
         }
         let file = File::open(&source.path).map_err(|e| source.fault(e))?;
+        let factor = match &source.change {
+            Change::Scaled { path, offset } => {
+                read_float(path, *offset).map_err(|e| source.fault(e))?
+            }
+            _ => 1.0,
+        };
         let (buffer, stored, values) = (Vec::new(), Vec::new(), Vec::new());
-        Ok(Self { source, file, read: 0, buffer, at: 0, stored, values })
+        Ok(Self { source, file, factor, read: 0, buffer, at: 0, stored, values })
     }
 
     /// The next row's bytes, of the source's `kind`.
@@ -65,12 +74,14 @@ impl<'a> RowReader<'a> {
             self.buffer.resize(rows * source.row_bytes(), 0);
             let start = source.offset + (self.read * source.row_bytes()) as u64;
             read_at(&mut self.file, start, &mut self.buffer).map_err(|e| source.fault(e))?;
-        } else if let (Stored::Coded(coded), Change::None) = (source.stored, source.change)
+        } else if let Stored::Coded(coded) = source.stored
+            && matches!(source.change, Change::None | Change::Scaled { .. })
             && source.kind == coded.kept_as()
         {
             self.stored_rows(rows).map_err(|e| source.fault(e))?;
             self.buffer.clear();
-            repack(coded, 1.0, &self.stored, &mut self.buffer).map_err(|e| source.fault(e))?;
+            repack(coded, self.factor, &self.stored, &mut self.buffer)
+                .map_err(|e| source.fault(e))?;
         } else {
             self.values.resize(rows * source.cols, 0.0);
             if transposed { self.columns(rows) } else { self.rows(rows) }
@@ -120,8 +131,10 @@ impl<'a> RowReader<'a> {
     /// From `values` to what the backend takes.
     fn convert(&mut self) -> Result<(), BackendError> {
         let source = self.source;
-        if source.change == Change::PlusOne {
-            self.values.iter_mut().for_each(|v| *v += 1.0);
+        match source.change {
+            Change::PlusOne => self.values.iter_mut().for_each(|v| *v += 1.0),
+            Change::Scaled { .. } => self.values.iter_mut().for_each(|v| *v *= self.factor),
+            Change::None | Change::Transposed => {}
         }
         // Blocks of a scale and small integers have no form for it: it would come out as some number.
         if self.values.iter().any(|v| !v.is_finite()) {
@@ -139,6 +152,12 @@ fn dequantize_row(stored: Stored, bytes: &[u8], out: &mut [f32]) {
         Stored::Block(kind) => quant::dequantize_row(kind, bytes, out),
         Stored::Coded(coded) => coded::dequantize_row(coded, bytes, out),
     }
+}
+
+fn read_float(path: &Path, offset: u64) -> std::io::Result<f32> {
+    let mut bytes = [0; 4];
+    read_at(&mut File::open(path)?, offset, &mut bytes)?;
+    Ok(f32::from_le_bytes(bytes))
 }
 
 fn read_at(file: &mut File, start: u64, into: &mut [u8]) -> std::io::Result<()> {
@@ -202,6 +221,22 @@ mod tests {
         // The file has 2 x 3, the tensor is 3 x 2.
         let turned = TensorSource { rows: 3, cols: 2, change: Change::Transposed, ..plain };
         assert_eq!(floats(&turned), [0.0, 0.75, 0.25, 1.0, 0.5, 1.25]);
+    }
+
+    #[test]
+    fn a_scale_beside_it_multiplies_each_matrix() {
+        // Two matrices of two rows, and the scale of each behind them.
+        let mut file = written(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]);
+        for scale in [0.5_f32, f32::NAN] {
+            file.write_all(&scale.to_le_bytes()).unwrap();
+        }
+        let change = Change::Scaled { path: file.path().to_owned(), offset: 3 + 16 };
+        let both = TensorSource { matrices: 2, change, ..source(&file, 2, 2) };
+        assert_eq!(floats(&both.matrix(0)), [0.5, 1.0, 1.5, 2.0]);
+        let error = RowReader::open(&both.matrix(1)).unwrap().next_row().unwrap_err().to_string();
+        assert_eq!(error, "tensor t[1]: holds a number that is not finite");
+        let gone = Change::Scaled { path: file.path().to_owned(), offset: 3 + 24 };
+        assert!(RowReader::open(&TensorSource { change: gone, ..both }).is_err());
     }
 
     #[test]

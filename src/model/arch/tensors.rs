@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Refused;
-use crate::backend::TensorSource;
+use crate::backend::{BlockType, Change, Stored, TensorSource};
 use crate::model::load::gguf::shown;
 
 /// Parts of a layer that some architecture computes with (`LLM_TENSOR_NAMES` of llama.cpp). A file
@@ -111,7 +111,41 @@ impl<'a> Tensors<'a> {
             Refused(format!("tensor {name} {reason}"))
         })?;
         self.used.insert(name);
-        Ok(source.clone())
+        self.scaled(source)
+    }
+
+    /// With the scale that some files have beside a weight (`NVFP4` has one for all of a matrix); llama.cpp multiplies what the
+    /// product gives by it.
+    fn scaled(&mut self, source: &TensorSource) -> Result<TensorSource, Refused> {
+        let stem = source.name.strip_suffix(".weight");
+        let Some(name) = stem.map(|stem| format!("{stem}.scale")).filter(|name| self.has(name))
+        else {
+            return Ok(source.clone());
+        };
+        let (name, scale) = self.all.get_key_value(&name).ok_or_else(|| {
+            let reason = self.unusable.get(&name).map_or("is missing", String::as_str);
+            Refused(format!("tensor {name} {reason}"))
+        })?;
+        self.used.insert(name);
+        let wanted = (1, 1, source.matrices);
+        if dims(scale) != wanted {
+            return Err(mis_shaped(scale, wanted));
+        }
+        let is_float = scale.stored == Stored::Block(BlockType::F32);
+        if !is_float || matches!(source.stored, Stored::Block(kind) if kind.block_len() > 1) {
+            let (of, label) = if is_float {
+                (source, "is scaled by another tensor")
+            } else {
+                (scale, "is a scale")
+            };
+            return Err(Refused(format!(
+                "tensor {} has type {} and {label}, which is not supported",
+                of.name,
+                of.stored.label()
+            )));
+        }
+        let change = Change::Scaled { path: scale.path.clone(), offset: scale.offset };
+        Ok(TensorSource { change, ..source.clone() })
     }
 
     /// The embedding: its height is what tells the vocabulary's size.

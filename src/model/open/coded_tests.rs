@@ -170,3 +170,49 @@ fn a_scale_that_is_no_number_is_refused_by_the_tensor_s_name() {
         assert_eq!(refusal(&w), format!("tensor {HEAD}: holds a number that is not finite"));
     }
 }
+
+/// `NVFP4` has a scale beside each matrix, or each expert's.
+#[test]
+fn scales_beside_weights_multiply_them() {
+    let plain = model(Coded::Nvfp4.into(), true);
+    let (q, up) = ([0.25_f32], [0.5_f32, 3.0]);
+    let (mut w, mut floats) = (plain.clone(), rewritten(&plain, true));
+    w.f32s("blk.0.attn_q.scale", &[1], &q);
+    w.f32s("blk.0.ffn_up_exps.scale", &[EXPERTS], &up);
+    w.f32s("blk.0.attn_q.input_scale", &[1], &[7.0]);
+    for (name, scales) in [(HEAD, &q[..]), ("blk.0.ffn_up_exps.weight", &up)] {
+        let data = &mut floats.tensor(name).data;
+        let size = data.len() / scales.len();
+        for (matrix, scale) in data.chunks_exact_mut(size).zip(scales) {
+            for number in matrix.as_chunks_mut().0 {
+                *number = (f32::from_le_bytes(*number) * scale).to_le_bytes();
+            }
+        }
+    }
+    let expected = logits(&floats, Kernels::Auto);
+    for kernels in [Kernels::Auto, Kernels::Candle] {
+        let error = relative(&logits(&w, kernels), &expected);
+        let without = relative(&logits(&plain, kernels), &expected);
+        assert!(error < 0.04 && without > 0.1, "{kernels:?}: {error}, {without}");
+    }
+}
+
+#[test]
+fn a_scale_of_another_shape_or_of_packed_weights_is_refused() {
+    let mut w = model(Coded::Nvfp4.into(), false);
+    w.f32s("blk.0.attn_q.scale", &[2], &[1.0, 1.0]);
+    assert_eq!(refusal(&w), "tensor blk.0.attn_q.scale is 1 x 2, the hyperparameters say 1 x 1");
+    let mut w = model(BlockType::Q3K.into(), false);
+    w.f32s("blk.0.attn_q.scale", &[1], &[1.0]);
+    let expected = format!(
+        "tensor {HEAD} has type Q3_K and is scaled by another tensor, which is not supported"
+    );
+    assert_eq!(refusal(&w), expected);
+    let mut w = model(Coded::Nvfp4.into(), false);
+    w.f32s("blk.0.attn_q.scale", &[1], &[1.0]);
+    w.tensor("blk.0.attn_q.scale").kind = type_number(BlockType::F16);
+    let expected = "tensor blk.0.attn_q.scale has type F16 and is a scale, which is not supported";
+    assert_eq!(refusal(&w), expected);
+    w.tensor("blk.0.attn_q.scale").offset = Some(1 << 40);
+    assert!(refusal(&w).starts_with("tensor blk.0.attn_q.scale ends at byte"));
+}

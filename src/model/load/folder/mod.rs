@@ -167,10 +167,10 @@ fn wanted(name: &str, quantize: Quantize) -> &'static [BlockType] {
 
 fn changed(source: TensorSource, change: Change, wanted: &[BlockType]) -> TensorSource {
     let mut source = TensorSource { change, ..source };
-    if change == Change::Transposed {
+    if source.change == Change::Transposed {
         std::mem::swap(&mut source.rows, &mut source.cols);
     }
-    if change == Change::PlusOne {
+    if source.change == Change::PlusOne {
         // Halves have no room for both.
         source.kind = BlockType::F32;
     }
