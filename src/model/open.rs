@@ -73,7 +73,7 @@ fn open_checked(
         let plan = Plan::of(&checkpoint, &description, engine, limits.blocks);
         plan.check(backend.memory_bytes).map_err(refuse)?;
     }
-    if let Some(line) = kept::kept_as_others(checkpoint.tensors.values(), maker.is_on_cpu()) {
+    if let Some(line) = kept::kept_as_others(&checkpoint.tensors, maker.is_on_cpu()) {
         tracing::warn!("{line}");
     }
     let file_digest =

@@ -2,6 +2,8 @@
 
 use std::process::Command;
 
+use millrace::backend::Coded;
+use millrace::model::load::gguf::testing::{tiny_llama, type_number};
 use serde_json::json;
 
 use crate::client::Client;
@@ -59,6 +61,27 @@ fn the_banner_says_what_is_served_and_how_to_use_it() {
         assert!(log.contains(part), "{part} not in\n{log}");
     }
     assert!(!log.contains(KEY));
+}
+
+#[test]
+fn types_that_become_others_are_told_of_in_one_line() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("model.gguf");
+    let mut w = tiny_llama();
+    for part in ["attn_q", "attn_output", "ffn_up"] {
+        let tensor = w.tensor(&format!("blk.1.{part}.weight"));
+        let nibbles = tensor.data.len() / 4 / 2;
+        (tensor.kind, tensor.data) = (type_number(Coded::Iq4Nl), vec![0x15; nibbles / 16 * 18]);
+    }
+    w.write(&path).unwrap();
+    let server = Server::start(&[path.to_str().unwrap(), "--kv-cache-memory", "1MiB"]);
+    let log = server.log();
+    let lines: Vec<&str> = log.lines().filter(|line| line.contains("IQ4_NL")).collect();
+    assert!(lines.len() == 1 && lines[0].contains("WARN"), "{log}");
+    assert!(lines[0].contains("IQ4_NL (3 tensors) as Q8_0"), "{log}");
+    let model = server.client().get("/v1/models").json()["data"][0]["id"].clone();
+    let answer = server.client().complete(&json!({"model": model, "prompt": "a", "max_tokens": 3}));
+    assert_eq!(answer.status, 200, "{}", answer.json());
 }
 
 #[test]

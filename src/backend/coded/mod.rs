@@ -310,7 +310,7 @@ fn two_bits(byte: u8, i: usize) -> i8 {
 
 /// The digit of a fraction to the base of 3 behind the point once it is multiplied by `power`: -1 to 1.
 fn third(byte: u8, power: u8) -> i8 {
-    (u16::from(byte.wrapping_mul(power)) * 3 >> 8) as i8 - 1
+    ((u16::from(byte.wrapping_mul(power)) * 3) >> 8) as i8 - 1
 }
 
 fn signed(level: i8, sign: u8) -> i8 {

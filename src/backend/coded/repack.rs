@@ -28,7 +28,7 @@ pub(in crate::backend) fn repack(
             continue;
         }
         let groups = block.integers.as_chunks().0.iter().zip(block.scales.as_chunks().0);
-        for (integers, scales) in groups.take(coded.block_len() / GROUP) {
+        for (integers, &scales) in groups.take(coded.block_len() / GROUP) {
             match coded.kept_as() {
                 BlockType::Q4_1 => q4_1(integers, scales[0], out)?,
                 BlockType::Q8_0 => q8_0(integers, scales, out)?,
@@ -68,7 +68,7 @@ fn q4_1(integers: &[i8; GROUP], scale: f32, out: &mut Vec<u8>) -> Result<(), Str
 }
 
 /// `Q8_0`: a scale and the integers as they are, or new ones where two scales share them.
-fn q8_0(integers: &[i8; GROUP], scales: &[f32; 2], out: &mut Vec<u8>) -> Result<(), String> {
+fn q8_0(integers: &[i8; GROUP], scales: [f32; 2], out: &mut Vec<u8>) -> Result<(), String> {
     if scales[0] == scales[1] {
         out.extend(half(scales[0])?);
         out.extend(integers.map(i8::cast_unsigned));

@@ -1,5 +1,6 @@
 //! What is said of tensors that take more memory than they do in the file.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::plan::gib;
@@ -7,15 +8,15 @@ use crate::backend::cpu::packed_bytes;
 use crate::backend::{Coded, Stored, TensorSource};
 
 /// One line about the tensors of types that no backend computes with; nothing if there are none.
-pub(super) fn kept_as_others<'a>(
-    tensors: impl Iterator<Item = &'a TensorSource> + Clone,
+pub(super) fn kept_as_others(
+    tensors: &BTreeMap<String, TensorSource>,
     is_on_cpu: bool,
 ) -> Option<String> {
     let mut line = String::new();
     let (mut memory, mut file) = (0, 0);
     for coded in Coded::ALL {
         let stored = Stored::Coded(coded);
-        let of_it = tensors.clone().filter(|tensor| tensor.stored == stored);
+        let of_it = tensors.values().filter(|tensor| tensor.stored == stored);
         let count = of_it.clone().count();
         if count == 0 {
             continue;
@@ -58,23 +59,27 @@ mod tests {
         }
     }
 
+    fn line(stored: &[Stored], is_on_cpu: bool) -> Option<String> {
+        let all = stored.iter().enumerate().map(|(i, &stored)| (i.to_string(), tensor(stored)));
+        kept_as_others(&all.collect(), is_on_cpu)
+    }
+
     #[test]
     fn the_line_counts_types_and_bytes() {
-        let plain = [tensor(BlockType::Q3K)];
-        assert_eq!(kept_as_others(plain.iter(), true), None);
-        let some = [
-            tensor(Coded::Mxfp4),
-            tensor(BlockType::Q3K),
-            tensor(Coded::Tq2_0),
-            tensor(Coded::Mxfp4),
-        ];
-        let line = kept_as_others(some.iter(), true).unwrap();
+        let plain = Stored::Block(BlockType::Q3K);
+        assert_eq!(line(&[plain], true), None);
+        let [four_bits, ternary] = [Coded::Mxfp4, Coded::Tq2_0].map(Stored::Coded);
+        let some = [four_bits, plain, ternary, four_bits];
         // A GiB of numbers each: 4.5 bits, and twice 8.5; of 2.0625, and twice 4.25.
-        assert_eq!(
-            line,
-            "weights are kept in other types than the file's: TQ2_0 (1 tensor) as Q4_0, MXFP4 (2 tensors) as Q8_0; \
-             they take 2.69 GiB of memory, 1.32 GiB of the file"
-        );
-        assert_eq!(kept_as_others(some.iter(), false), Some(line));
+        let expected = "weights are kept in other types than the file's: \
+            TQ2_0 (1 tensor) as Q4_0, MXFP4 (2 tensors) as Q8_0; \
+            they take 2.69 GiB of memory, 1.32 GiB of the file";
+        assert_eq!(line(&some, true).as_deref(), Some(expected));
+        assert_eq!(line(&some, false).as_deref(), Some(expected));
+        // Panels have whole bytes where blocks have six bits.
+        let odd = line(&[Coded::Iq1M.into()], true).unwrap();
+        assert!(odd.contains("1.12 GiB of memory"), "{odd}");
+        let odd = line(&[Coded::Iq1M.into()], false).unwrap();
+        assert!(odd.contains("0.82 GiB of memory"), "{odd}");
     }
 }
