@@ -205,13 +205,20 @@ fn row_31_tensors_of_impossible_shapes_places_and_types() {
         with(says, &|w| w.tensor(NAME).offset = Some(offset));
     }
     for (kind, says) in [
-        (10, "has type Q2_K, which is not supported"),
-        (34, "has type TQ1_0, which is not supported"),
+        (9, "has type Q8_1, which is not supported"),
+        (28, "has type F64, which is not supported"),
+        (16, "has rows of 64 values, which is not a multiple of IQ2_XXS's 256"),
         (u32::MAX, "has type 4294967295, which is not supported"),
         (14, "has rows of 64 values, which is not a multiple of Q6_K's 256"),
     ] {
         with(says, &|w| w.tensor(NAME).kind = kind);
     }
+    // Blocks of IQ4_NL, whose first has no number as its scale.
+    assert_change_refused(&format!("tensor {NAME}: holds a number that is not finite"), |w| {
+        let tensor = w.tensor(NAME);
+        tensor.kind = 20;
+        tensor.data[..2].fill(0xff);
+    });
     with("is there twice", &|w| {
         let again = w.tensor(NAME).clone();
         w.tensors.push(again);
