@@ -1,5 +1,6 @@
 //! The commands, one file each, and what starts them.
 
+mod bench;
 mod check_config;
 mod flags;
 mod healthcheck;
@@ -70,6 +71,8 @@ enum Command {
     CheckConfig(check_config::Options),
     /// Ask a running server whether it is ready
     Healthcheck(healthcheck::Options),
+    /// Put load on any OpenAI-compatible server and measure it
+    Bench(Box<bench::Options>),
 }
 
 /// Parses the arguments and runs the command that they name.
@@ -90,6 +93,7 @@ pub fn main() -> ExitCode {
         Command::Keys(command) => keys::run(&command),
         Command::CheckConfig(options) => check_config::run(options),
         Command::Healthcheck(options) => healthcheck::run(&options),
+        Command::Bench(options) => bench::run(&options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
