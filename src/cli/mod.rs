@@ -71,7 +71,6 @@ enum Command {
     CheckConfig(check_config::Options),
     /// Ask a running server whether it is ready
     Healthcheck(healthcheck::Options),
-    /// Put load on any OpenAI-compatible server and measure it
     Bench(Box<bench::Options>),
 }
 

@@ -26,16 +26,16 @@ pub(super) struct Answer {
 /// Tokens as the server counts them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Usage {
-    pub(super) prompt_tokens: u64,
-    pub(super) completion_tokens: u64,
+    pub(super) prompt: u64,
+    pub(super) completion: u64,
     /// Of the prompt's, those that a cache of prefixes gave.
-    pub(super) cached_tokens: Option<u64>,
+    pub(super) cached: Option<u64>,
 }
 
 impl Answer {
     /// As the server counts them, or one for each chunk if it does not tell.
     pub(super) fn output_tokens(&self) -> u64 {
-        self.usage.map_or(self.chunks, |u| u.completion_tokens)
+        self.usage.map_or(self.chunks, |u| u.completion)
     }
 
     /// Time per output token after the first; an answer of one token has none.
@@ -183,9 +183,9 @@ impl Seen {
         }
         if let Some(usage) = chunk.usage {
             self.usage = Some(Usage {
-                prompt_tokens: usage.prompt_tokens,
-                completion_tokens: usage.completion_tokens,
-                cached_tokens: usage.prompt_tokens_details.and_then(|d| d.cached_tokens),
+                prompt: usage.prompt_tokens,
+                completion: usage.completion_tokens,
+                cached: usage.prompt_tokens_details.and_then(|d| d.cached_tokens),
             });
         }
         let choices = chunk.choices.unwrap_or_default();

@@ -37,7 +37,7 @@ fn a_completion_is_timed_by_its_chunks_with_content() {
     let found = found.unwrap();
     assert_eq!((ms(found.ttft_s), ms(found.e2e_s), found.chunks), (20, 90, 3));
     assert_eq!(found.gaps_s.iter().map(|&g| ms(g)).collect::<Vec<_>>(), [30, 10]);
-    let usage = Usage { prompt_tokens: 7, completion_tokens: 5, cached_tokens: Some(4) };
+    let usage = Usage { prompt: 7, completion: 5, cached: Some(4) };
     assert_eq!(found.usage, Some(usage));
     // (90 - 20) / (5 - 1): tokens as the server counts them, not chunks.
     assert_eq!(

@@ -120,7 +120,9 @@ fn table(out: &mut String, a: &Report, b: &Report) {
         let (of_a, of_b, mark) = (number(of_a), number(of_b), verdict.mark());
         let _ = writeln!(out, "{name:<22}{of_a:>10}{of_b:>10}{ratio:>9}   {mark}");
     };
-    RATES.iter().for_each(|name| row(name, true));
+    for name in RATES {
+        row(name, true);
+    }
     for name in LATENCIES {
         // A maximum is one request: no part of a run can tell how sure it is.
         for what in ["mean", "p50", "p90", "p99"] {

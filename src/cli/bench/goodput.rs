@@ -6,6 +6,7 @@ use super::answer::Answer;
 
 /// Longest times, in milliseconds. A request is good if it keeps to all that are there.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[expect(clippy::struct_field_names, reason = "the names in the saved file")]
 pub(super) struct Targets {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) ttft_ms: Option<f64>,

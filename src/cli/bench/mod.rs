@@ -52,6 +52,10 @@ pub(crate) fn run(options: &Options) -> Outcome {
     if let Some([a, b]) = options.compare.as_deref() {
         return show(&compare::compare(a, b)?);
     }
+    if options.url.is_none() && options.served.is_none() {
+        let what = "what is to be measured? Give --url URL of a running server, or a MODEL to serve for the run";
+        return Err(Failure::usage(what));
+    }
     let seed = options.seed.map_or_else(fresh_seed, Ok)?;
     let prompts = Prompts::of(options, seed)?;
     let output = options.json.as_deref().map(Output::create).transpose()?;
@@ -153,13 +157,13 @@ async fn prepare(
     seed: u64,
 ) -> Result<(Option<Local>, Arc<Work>), Failure> {
     let local = match &options.served {
-        Some(model) => Some(Local::start(model, &options.serve_options).await?),
+        Some(model) => Some(Local::start(model, &options.for_server).await?),
         None => None,
     };
     let target = match (&local, &options.url) {
         (Some(local), _) => Target::new(&local.url, Some(&local.key))?,
         (None, Some(url)) => Target::new(url, options.key()?.as_deref())?,
-        (None, None) => return Err(Failure::usage("give --url URL or a MODEL to serve")),
+        (None, None) => return Err(Failure::usage("neither --url nor a MODEL")),
     };
     let explain = |fault| explain(fault, options);
     let client = Client::new(target, options.timeout()).await.map_err(explain)?;
@@ -203,7 +207,7 @@ async fn first_model(client: &Client) -> Result<String, Fault> {
 async fn scale(work: &Work, words: &Words) -> Result<Scale, Fault> {
     let tokens = async |words_asked: usize| -> Result<Option<u64>, Fault> {
         let answer = work.ask(probe(words.seed, words_asked)).await?;
-        Ok(answer.usage.map(|u| u.prompt_tokens))
+        Ok(answer.usage.map(|u| u.prompt))
     };
     let [few, more] = PROBE_WORDS;
     let (Some(of_few), Some(of_more)) = (tokens(few).await?, tokens(more).await?) else {

@@ -24,13 +24,12 @@ pub(super) const KEY_VARIABLE: &str = "OPENAI_API_KEY";
 /// when it has its answer. Open loop: --request-rate requests a second arrive as a Poisson process, however slow
 /// the server is. The words are those of `vllm bench serve`; docs/benchmarking.md defines every figure.
 ///
-/// The server's key comes from the environment, OPENAI_API_KEY unless --api-key-env names another variable.
+/// The server's key comes from the environment, `OPENAI_API_KEY` unless --api-key-env names another variable.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
-#[expect(clippy::struct_excessive_bools, reason = "one a switch")]
 pub(crate) struct Options {
     /// Start a server of this model for the run, anything that `serve` takes; options of `serve` may stand behind `--`
-    #[arg(value_name = "MODEL", conflicts_with = "url", required_unless_present_any = ["url", "compare"])]
+    #[arg(value_name = "MODEL", conflicts_with = "url")]
     pub(super) served: Option<String>,
     /// A running server's base URL, with or without /v1
     #[arg(long, visible_alias = "base-url", value_name = "URL")]
@@ -75,11 +74,11 @@ pub(crate) struct Options {
         conflicts_with = "prompts"
     )]
     pub(super) input_len: Option<NonZeroUsize>,
-    /// Tokens to ask for: max_tokens [default: 64]
+    /// Tokens to ask for: `max_tokens` [default: 64]
     #[arg(long, visible_alias = "random-output-len", value_name = "TOKENS")]
     pub(super) output_len: Option<std::num::NonZeroU32>,
     /// Prompts from a file in place of random words: one a line, or JSON Lines with "prompt" or "messages",
-    /// and "max_tokens" if need be. Begins again at its end
+    /// and `max_tokens` if need be. Begins again at its end
     #[arg(long, value_name = "FILE")]
     pub(super) prompts: Option<PathBuf>,
     /// Tokens of a prefix that prompts share
@@ -94,7 +93,7 @@ pub(crate) struct Options {
     /// Different prefixes, which prompts take in turn
     #[arg(long, value_name = "N", requires = "prefix_len", default_value = "1")]
     pub(super) num_prefixes: NonZeroUsize,
-    /// Ask for all of --output-len (ignore_eos; not every server knows it)
+    /// Ask for all of --output-len (`ignore_eos`; not every server knows it)
     #[arg(long)]
     pub(super) ignore_eos: bool,
     /// Temperature [default: the server's]
@@ -122,8 +121,8 @@ pub(crate) struct Options {
     pub(super) compare: Option<Vec<PathBuf>>,
 
     /// Options of `serve` for the server of MODEL
-    #[arg(last = true, requires = "served", value_name = "OPTIONS OF SERVE")]
-    pub(super) serve_options: Vec<String>,
+    #[arg(last = true, conflicts_with = "url", value_name = "OPTIONS OF SERVE")]
+    pub(super) for_server: Vec<String>,
 }
 
 const EXAMPLES: &str = "\

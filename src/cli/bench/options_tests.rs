@@ -41,7 +41,6 @@ fn the_names_of_vllm_are_known() {
 #[test]
 fn what_goes_with_nothing_is_refused() {
     for line in [
-        "",
         "m --url u",
         "--url u -- --threads 1",
         "--url u --burstiness 2",
@@ -60,6 +59,6 @@ fn what_goes_with_nothing_is_refused() {
         assert!(parse(line).is_err(), "{line}");
     }
     let options = parse("m -- --threads 1").unwrap();
-    assert_eq!(options.serve_options, ["--threads", "1"]);
+    assert_eq!(options.for_server, ["--threads", "1"]);
     assert_eq!(parse("--compare a b").unwrap().compare.unwrap().len(), 2);
 }

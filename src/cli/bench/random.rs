@@ -1,6 +1,6 @@
 //! Numbers that look random and are the same for the same seed: prompts, and when requests arrive.
 
-/// SplitMix64: small, fast, and good enough for words and waiting times.
+/// `SplitMix64`: small, fast, and good enough for words and waiting times.
 #[derive(Debug, Clone)]
 pub(super) struct Rng(u64);
 
@@ -97,7 +97,7 @@ mod tests {
             let Some(count) = counts.get_mut(at as usize) else { break };
             *count += 1;
         }
-        let mean = counts.iter().sum::<u32>() as f64 / counts.len() as f64;
+        let mean = f64::from(counts.iter().sum::<u32>()) / counts.len() as f64;
         let squares: f64 = counts.iter().map(|&c| (f64::from(c) - mean).powi(2)).sum();
         let variance = squares / counts.len() as f64;
         assert!((mean - 5.0).abs() < 0.1 && (variance / mean - 1.0).abs() < 0.05);

@@ -190,7 +190,7 @@ impl Tokens {
         let answers: Vec<&Answer> = stats::answers(samples).collect();
         let input: Vec<u64> = answers.iter().map(|a| stats::input_tokens(a)).collect();
         let output: Vec<u64> = answers.iter().map(|a| a.output_tokens()).collect();
-        let cached = answers.iter().filter_map(|a| a.usage?.cached_tokens);
+        let cached = answers.iter().filter_map(|a| a.usage?.cached);
         let is_told = answers.iter().all(|a| a.usage.is_some());
         Self {
             counted_by: if is_told { "usage" } else { "chunks" }.to_owned(),
@@ -235,7 +235,7 @@ pub(super) fn rows(samples: &[Sample]) -> Vec<Row> {
             error: s.outcome.as_ref().err().map(|e| e.kind.to_string()),
             ttft_ms: answer.map(|a| a.ttft_s * 1e3),
             e2e_ms: answer.map(|a| a.e2e_s * 1e3),
-            input_tokens: answer.and_then(|a| Some(a.usage?.prompt_tokens)),
+            input_tokens: answer.and_then(|a| Some(a.usage?.prompt)),
             output_tokens: answer.map(Answer::output_tokens),
             itl_ms: answer.map_or_else(Vec::new, |a| a.gaps_s.iter().map(|s| s * 1e3).collect()),
         }

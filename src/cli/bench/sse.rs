@@ -91,6 +91,8 @@ impl Parser {
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write as _;
+
     use proptest::prelude::*;
 
     use super::{MAX_EVENT_BYTES, Parser, TooLong};
@@ -142,9 +144,9 @@ mod tests {
             for (i, data) in data.iter().enumerate() {
                 let end = ends[i];
                 if comments[i] {
-                    text.push_str(&format!(": ping{end}{end}"));
+                    let _ = write!(text, ": ping{end}{end}");
                 }
-                text.push_str(&format!("data: {data}{end}{end}"));
+                let _ = write!(text, "data: {data}{end}{end}");
             }
             let mut rest = text.as_bytes();
             let mut pieces = Vec::new();

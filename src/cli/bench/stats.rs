@@ -46,7 +46,9 @@ pub(super) fn latency_ms(name: &str, samples: &[Sample]) -> Vec<f64> {
             _ => found.push(answer.e2e_s),
         }
     }
-    found.iter_mut().for_each(|s| *s *= 1e3);
+    for s in &mut found {
+        *s *= 1e3;
+    }
     found
 }
 
@@ -72,7 +74,7 @@ fn latencies(samples: &[Sample]) -> Figures {
 
 /// Prompt tokens as the server counts them.
 pub(super) fn input_tokens(answer: &Answer) -> u64 {
-    answer.usage.map_or(0, |u| u.prompt_tokens)
+    answer.usage.map_or(0, |u| u.prompt)
 }
 
 /// All figures of a run.

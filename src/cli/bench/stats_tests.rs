@@ -9,7 +9,7 @@ use crate::cli::bench::load::Sample;
 fn sample(index: usize, sent_s: f64, ttft_s: f64, gaps_s: &[f64]) -> Sample {
     let e2e_s = ttft_s + gaps_s.iter().sum::<f64>();
     let chunks = gaps_s.len() as u64 + 1;
-    let usage = Usage { prompt_tokens: 10, completion_tokens: chunks, cached_tokens: None };
+    let usage = Usage { prompt: 10, completion: chunks, cached: None };
     let answer = Answer { ttft_s, e2e_s, gaps_s: gaps_s.to_vec(), chunks, usage: Some(usage) };
     Sample { index, sent_s, waited_s: 0.0, ended_s: sent_s + e2e_s, outcome: Ok(answer) }
 }
@@ -81,7 +81,7 @@ fn what_differs_from_part_to_part_is_less_sure() {
     let steady: Vec<_> = (0..40).map(|i| sample(i, i as f64, 0.2, &[0.02; 4])).collect();
     let errors = standard_errors(&steady, 40.0);
     assert!(errors["ttft_ms_p50"] < 1e-9 && errors["itl_ms_p99"] < 1e-9);
-    let ttft = |i: usize| if i / 4 % 2 == 0 { 0.1 } else { 0.3 };
+    let ttft = |i: usize| if (i / 4).is_multiple_of(2) { 0.1 } else { 0.3 };
     let uneven: Vec<_> = (0..40).map(|i| sample(i, i as f64, ttft(i), &[])).collect();
     let errors = standard_errors(&uneven, 40.0);
     // Ten parts of 100 or 300 ms: a deviation of about 105, by the root of ten.

@@ -44,13 +44,12 @@ impl Target {
             value.set_sensitive(true);
             headers.insert(AUTHORIZATION, value);
         }
-        let tls = match place.tls {
-            false => None,
-            true => {
-                let name = ServerName::try_from(place.host.clone());
-                let connector = connector().map_err(|e| fault(e.to_string()))?;
-                Some((connector, name.map_err(|e| fault(e.to_string()))?))
-            }
+        let tls = if place.tls {
+            let name =
+                ServerName::try_from(place.host.clone()).map_err(|e| fault(e.to_string()))?;
+            Some((connector().map_err(|e| fault(e.to_string()))?, name))
+        } else {
+            None
         };
         let scheme = if place.tls { "https" } else { "http" };
         Ok(Self {
