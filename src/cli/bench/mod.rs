@@ -66,9 +66,10 @@ pub(crate) fn run(options: &Options) -> Outcome {
         .enable_all()
         .build()
         .map_err(|e| Failure::runtime(format!("cannot start the runtime: {e}")))?;
-    let report = runtime.block_on(measure(options, prompts, seed))?;
-    // Whatever an interrupt left running must not be waited for.
+    let report = runtime.block_on(measure(options, prompts, seed));
+    // Whatever an interrupt left running must not be waited for, such as the look-up of a name.
     runtime.shutdown_background();
+    let report = report?;
     let saved = output.map_or(Ok(()), |output| save(output, &report));
     show(&report.table())?;
     saved?;

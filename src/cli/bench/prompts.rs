@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::options::Options;
 use super::random::Rng;
-use super::words::WORDS;
+use super::words::{BEGINNINGS, WORDS};
 use crate::cli::Failure;
 
 /// Most bytes of a file of prompts.
@@ -99,10 +99,13 @@ impl Words {
 
 fn add_words(text: &mut String, mut rng: Rng, words: usize) {
     for _ in 0..words {
-        if !text.is_empty() {
+        let among = if text.is_empty() {
+            BEGINNINGS
+        } else {
             text.push(' ');
-        }
-        text.push_str(WORDS[rng.below(WORDS.len())]);
+            WORDS.len()
+        };
+        text.push_str(WORDS[rng.below(among)]);
     }
 }
 
