@@ -14,6 +14,8 @@ pub struct Config {
     pub model: String,
     pub http: HttpConfig,
     pub auth: AuthConfig,
+    /// Where replicas share the limits of keys.
+    pub rate_limit_store: Option<StoreUrl>,
     pub names: NamesConfig,
     pub engine: EngineConfig,
     pub backend: BackendConfig,
@@ -102,6 +104,41 @@ impl std::fmt::Debug for AuthConfig {
             .field("allow_unauthenticated", &self.allow_unauthenticated)
             .field("i_know_this_is_open", &self.i_know_this_is_open)
             .finish()
+    }
+}
+
+/// The address of a store, which may hold a password. It shows itself without.
+#[derive(Clone, PartialEq, Eq)]
+pub struct StoreUrl(String);
+
+impl StoreUrl {
+    pub fn new(url: impl Into<String>) -> Self {
+        Self(url.into())
+    }
+
+    /// All of it, for whoever connects.
+    pub fn secret(&self) -> &str {
+        &self.0
+    }
+
+    /// A user, and maybe a password, stand in it.
+    pub fn has_user(&self) -> bool {
+        self.0.contains('@')
+    }
+}
+
+impl std::fmt::Display for StoreUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The last one: a password may hold others.
+        let Some((secret, rest)) = self.0.rsplit_once('@') else { return f.write_str(&self.0) };
+        let scheme = secret.split_once("://").map_or("", |(scheme, _)| scheme);
+        write!(f, "{scheme}://redacted@{rest}")
+    }
+}
+
+impl std::fmt::Debug for StoreUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Display::fmt(self, f)
     }
 }
 

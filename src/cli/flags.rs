@@ -40,7 +40,7 @@ fn option(setting: &'static Setting) -> Arg {
             .require_equals(true)
             .default_missing_value("true")
             .value_name("true|false"),
-        Form::Text(name) | Form::Number(name) | Form::List(name) => {
+        Form::Text(name) | Form::Url(name) | Form::Number(name) | Form::List(name) => {
             arg.value_name(name).allow_negative_numbers(true)
         }
     }

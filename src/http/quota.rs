@@ -25,7 +25,7 @@ const PLACE_WAIT: Duration = Duration::from_secs(1);
 pub(super) async fn admit(identity: Identity, req: Request, next: Next) -> Response {
     let key = identity.key.filter(|_| *req.method() == Method::POST);
     let Some(key) = key else { return next.run(req).await };
-    let mut response = match enter(&key.limits) {
+    let mut response = match enter(&key.limits).await {
         // Taken until the answer is over, which for a stream is long after this.
         Ok(place) => next.run(req).await.map(|body| Body::new(Guarded::new(body, Taken(place)))),
         Err(refusal) => refusal.into_response(),
@@ -38,14 +38,14 @@ struct Taken(#[expect(dead_code, reason = "held, not read")] Place);
 
 impl Ending for Taken {}
 
-fn enter(limits: &Limits) -> Result<Place, ApiError> {
+async fn enter(limits: &Limits) -> Result<Place, ApiError> {
     let most = limits.concurrency.unwrap_or(usize::MAX);
-    let place = limits.enter();
+    let place = limits.enter().await;
     let place =
         place.ok_or_else(|| limited(Limited::Concurrency, most as u64, Short::For(PLACE_WAIT)))?;
     if let Some(requests) = &limits.requests {
         let refuse = |short| limited(Limited::Requests, requests.limit().into(), short);
-        requests.take(1).map_err(refuse)?;
+        requests.take_one().await.map_err(refuse)?;
     }
     Ok(place)
 }
@@ -53,9 +53,9 @@ fn enter(limits: &Limits) -> Result<Place, ApiError> {
 /// OpenAI's headers, for the limits that the key has.
 fn write(key: &Key, headers: &mut HeaderMap) {
     let limits = [("requests", &key.limits.requests), ("tokens", &key.limits.tokens)];
-    for (what, bucket) in limits {
-        let Some(bucket) = bucket else { continue };
-        let Level { limit, remaining, reset } = bucket.level();
+    for (what, meter) in limits {
+        let Some(meter) = meter else { continue };
+        let Level { limit, remaining, reset } = meter.level();
         let reset = HeaderValue::try_from(go_duration(reset));
         for (part, value) in
             [("limit", Ok(limit.into())), ("remaining", Ok(remaining.into())), ("reset", reset)]

@@ -16,6 +16,8 @@ use governor::state::{NotKeyed, StateStore};
 use governor::{Quota, RateLimiter};
 
 use super::file::Entry;
+use super::meter::Meter;
+use super::shared::{self, Lease, LimitStore};
 
 /// Why something could not be had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +51,7 @@ impl Clock for Age {
 
 /// When the bucket will be full, in nanoseconds of its age: GCRA's theoretical arrival time.
 #[derive(Debug, Clone, Default)]
-struct FullAt(Arc<AtomicU64>);
+pub(super) struct FullAt(pub(super) Arc<AtomicU64>);
 
 impl StateStore for FullAt {
     type Key = NotKeyed;
@@ -127,77 +129,68 @@ impl Bucket {
 /// The limits of one key, and what it has used of them.
 #[derive(Debug, Default)]
 pub struct Limits {
-    pub requests: Option<Arc<Bucket>>,
-    pub tokens: Option<Arc<Bucket>>,
+    pub requests: Option<Arc<Meter>>,
+    pub tokens: Option<Arc<Meter>>,
     /// Requests at one time.
     pub concurrency: Option<usize>,
     running: Arc<AtomicUsize>,
+    /// Where places are counted over all servers, and as what.
+    shared: Option<(Arc<LimitStore>, Arc<str>)>,
 }
 
 impl Limits {
     /// Those of `entry`. Where one is as it was `before`, so is what was used of it.
-    pub(super) fn of(entry: &Entry, before: Option<&Self>) -> Self {
-        let bucket = |limit: Option<NonZeroU32>, before: Option<&Arc<Bucket>>| {
+    pub(super) fn of(
+        entry: &Entry,
+        before: Option<&Self>,
+        store: Option<&Arc<LimitStore>>,
+    ) -> Self {
+        let meter = |limit: Option<NonZeroU32>, what: &str, before: Option<&Arc<Meter>>| {
             let limit = limit?;
-            let same = before.filter(|bucket| bucket.limit == limit);
-            Some(same.cloned().unwrap_or_else(|| Arc::new(Bucket::a_minute(limit))))
+            let same = before.filter(|meter| meter.is_of(limit, &entry.id, what));
+            let new = || Arc::new(Meter::a_minute(limit, (&entry.id, what), store));
+            Some(same.cloned().unwrap_or_else(new))
         };
+        let places = || shared::name(&entry.id, "places");
         Self {
-            requests: bucket(entry.rpm, before.and_then(|b| b.requests.as_ref())),
-            tokens: bucket(entry.tpm, before.and_then(|b| b.tokens.as_ref())),
+            requests: meter(entry.rpm, "requests", before.and_then(|b| b.requests.as_ref())),
+            tokens: meter(entry.tpm, "tokens", before.and_then(|b| b.tokens.as_ref())),
             concurrency: entry.concurrency.map(|n| n.get() as usize),
             running: before.map(|b| Arc::clone(&b.running)).unwrap_or_default(),
+            shared: store.map(|store| (Arc::clone(store), places())),
         }
     }
 
     /// A place among the requests that run at one time; none if all are taken.
-    pub fn enter(&self) -> Option<Place> {
+    pub async fn enter(&self) -> Option<Place> {
         let most = self.concurrency.unwrap_or(usize::MAX);
         let next = |n: usize| (n < most).then_some(n + 1);
-        self.running
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, next)
-            .is_ok()
-            .then(|| Place(Arc::clone(&self.running)))
+        self.running.fetch_update(Ordering::AcqRel, Ordering::Acquire, next).ok()?;
+        let mut place = Place { running: Arc::clone(&self.running), everywhere: None };
+        if let (Some((store, name)), Some(most)) = (&self.shared, self.concurrency) {
+            place.everywhere = Some(Lease::take(store, name, most).await?);
+        }
+        Some(place)
     }
 }
 
 /// Held while a request runs.
 #[derive(Debug)]
-pub struct Place(Arc<AtomicUsize>);
+pub struct Place {
+    running: Arc<AtomicUsize>,
+    everywhere: Option<Lease>,
+}
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
-/// Tokens that were taken for an answer. What was not used by the time it is dropped is given back.
-#[derive(Debug)]
-pub struct Reserved {
-    bucket: Arc<Bucket>,
-    left: u64,
-}
-
-impl Reserved {
-    /// Takes `n` tokens of `bucket`.
-    pub fn take(bucket: &Arc<Bucket>, n: u64) -> Result<Self, Short> {
-        bucket.take(n).map(|()| Self { bucket: Arc::clone(bucket), left: n })
-    }
-
-    /// So many were used.
-    pub fn spend(&mut self, n: u64) {
-        self.left = self.left.saturating_sub(n);
-    }
-}
-
-impl Drop for Reserved {
-    fn drop(&mut self) {
-        self.bucket.give_back(self.left);
+        self.running.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+
     use super::*;
 
     fn bucket(limit: u32) -> Bucket {
@@ -222,11 +215,9 @@ mod tests {
 
     #[test]
     fn what_is_given_back_can_be_had_again_and_no_more_than_that() {
-        let bucket = Arc::new(bucket(100));
-        let mut reserved = Reserved::take(&bucket, 90).unwrap();
-        assert!(Reserved::take(&bucket, 20).is_err());
-        reserved.spend(30);
-        drop(reserved);
+        let bucket = bucket(100);
+        bucket.take(90).unwrap();
+        bucket.give_back(60);
         assert_eq!(bucket.level().remaining, 70);
         assert!(bucket.take(71).is_err() && bucket.take(70).is_ok());
         // More than was ever taken leaves it full, not overfull.
@@ -245,10 +236,12 @@ mod tests {
     #[test]
     fn places_are_counted_and_given_back() {
         let limits = Limits { concurrency: Some(2), ..Limits::default() };
-        let (first, second) = (limits.enter(), limits.enter());
-        assert!(first.is_some() && second.is_some() && limits.enter().is_none());
+        // Without a store nothing waits.
+        let enter = || limits.enter().now_or_never().unwrap();
+        let (first, second) = (enter(), enter());
+        assert!(first.is_some() && second.is_some() && enter().is_none());
         drop(first);
-        assert!(limits.enter().is_some());
+        assert!(enter().is_some());
     }
 
     #[test]

@@ -6,6 +6,8 @@
 mod edit;
 mod file;
 mod limits;
+mod meter;
+mod shared;
 mod store;
 mod watch;
 
@@ -17,7 +19,9 @@ use sha2::{Digest as _, Sha256};
 pub(crate) use edit::rewritten;
 pub use edit::{NewKey, add, list, revoke};
 pub use file::{Entry, MAX_LIMIT, MAX_PRIORITY, Moment, check_id};
-pub use limits::{Bucket, Level, Limits, Place, Reserved, Short};
+pub use limits::{Bucket, Level, Limits, Place, Short};
+pub use meter::{Meter, Reserved};
+pub use shared::{LimitStore, STORE_ERRORS_TOTAL, STORE_UP};
 pub use store::{KEY_RELOAD_TOTAL, KEYS, Key, KeyStore};
 pub use watch::watch;
 
@@ -44,6 +48,8 @@ impl KeyError {
     }
 }
 
+#[cfg(test)]
+mod gcra_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

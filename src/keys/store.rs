@@ -10,7 +10,7 @@ use subtle::{Choice, ConditionallySelectable as _, ConstantTimeEq as _};
 use time::OffsetDateTime;
 
 use super::file::{self, Entry, Moment};
-use super::{Digest, KeyError, Limits};
+use super::{Digest, KeyError, LimitStore, Limits};
 use crate::engine::message::Tenant;
 use crate::watch::Mark;
 
@@ -63,6 +63,8 @@ pub struct KeyStore {
     /// A secret keeps its tenant over reloads, and what it has used; a new secret under an old id gets
     /// its own.
     known: Mutex<HashMap<Digest, Known>>,
+    /// Where limits are shared with other servers.
+    shared: Option<Arc<LimitStore>>,
 }
 
 /// What outlives a reload.
@@ -84,12 +86,22 @@ impl std::fmt::Debug for KeyStore {
 impl KeyStore {
     /// Reads the file, if there is one. `env_digest`: of `MILLRACE_API_KEY`.
     pub fn open(file: Option<PathBuf>, env_digest: Option<Digest>) -> Result<Arc<Self>, KeyError> {
+        Self::open_shared(file, env_digest, None)
+    }
+
+    /// As [`Self::open`], with limits that hold over all servers of `shared`.
+    pub fn open_shared(
+        file: Option<PathBuf>,
+        env_digest: Option<Digest>,
+        shared: Option<Arc<LimitStore>>,
+    ) -> Result<Arc<Self>, KeyError> {
         let store = Self {
             opened: file.as_deref().map(Mark::of),
             file,
             env: env_digest,
             keys: ArcSwap::default(),
             known: Mutex::default(),
+            shared,
         };
         store.load()?;
         Ok(Arc::new(store))
@@ -158,7 +170,8 @@ impl KeyStore {
         let next = Tenant(u32::try_from(known.len()).map_or(u32::MAX, |n| n.saturating_add(1)));
         let before = known.get(&entry.sha256);
         let tenant = before.map_or(next, |known| known.tenant);
-        let limits = Arc::new(Limits::of(&entry, before.map(|known| &*known.limits)));
+        let limits =
+            Arc::new(Limits::of(&entry, before.map(|known| &*known.limits), self.shared.as_ref()));
         known.insert(entry.sha256, Known { tenant, limits: Arc::clone(&limits) });
         Arc::new(Key {
             id: entry.id.into(),

@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use futures_util::FutureExt as _;
 use proptest::prelude::*;
 
 use super::file::{self, Moment};
@@ -229,19 +230,25 @@ fn what_was_used_of_a_limit_outlives_a_reload_unless_the_limit_changes() {
     store("rpm = 5\ntpm = 100\nconcurrency = 2");
     let keys = KeyStore::open(Some(file.clone()), None).unwrap();
     let limits = || keys.find(&digest(b"1")).unwrap().limits.clone();
-    let remaining = |bucket: &Option<Arc<Bucket>>| bucket.as_ref().unwrap().level().remaining;
-    let (first, _place) = (limits(), limits().enter().unwrap());
-    first.requests.as_ref().unwrap().take(3).unwrap();
-    first.tokens.as_ref().unwrap().take(90).unwrap();
+    let remaining = |meter: &Option<Arc<Meter>>| meter.as_ref().unwrap().level().remaining;
+    // Without a store nothing waits.
+    let enter = |limits: Arc<Limits>| limits.enter().now_or_never().unwrap();
+    let take = |meter: &Option<Arc<Meter>>, n| {
+        let mut taken = Reserved::take(meter.as_ref().unwrap(), n).now_or_never().unwrap().unwrap();
+        taken.spend(n);
+    };
+    let (first, _place) = (limits(), enter(limits()).unwrap());
+    take(&first.requests, 3);
+    take(&first.tokens, 90);
     store("rpm = 5\ntpm = 200\nconcurrency = 1");
     keys.reload();
     let second = limits();
     assert_eq!(remaining(&second.requests), 2, "the same limit");
     assert_eq!(remaining(&second.tokens), 200, "another one");
-    assert!(second.enter().is_none(), "who runs still runs");
+    assert!(enter(second).is_none(), "who runs still runs");
     store("");
     keys.reload();
-    assert!(limits().requests.is_none() && limits().enter().is_some());
+    assert!(limits().requests.is_none() && enter(limits()).is_some());
 }
 
 #[test]

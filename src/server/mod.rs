@@ -15,7 +15,7 @@ use banner::Facts;
 use crate::cli::pull::Interrupt;
 use crate::config::Config;
 use crate::http::{self, App, Listeners, Shutdown};
-use crate::keys::KeyStore;
+use crate::keys::{KeyStore, LimitStore};
 
 /// What an interrupted download gets for removing its files.
 const CLEAN_UP_TIMEOUT: Duration = Duration::from_secs(1);
@@ -32,7 +32,9 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> an
     let address = bound(&listeners.api)?;
     let admin = listeners.admin.as_ref().map(bound).transpose()?;
     let auth = &config.auth;
-    let keys = KeyStore::open(auth.api_key_file.clone(), auth.env_key_digest)?;
+    let shared = config.rate_limit_store.as_ref().map(LimitStore::open).transpose();
+    let shared = shared.map_err(|why| anyhow::anyhow!("rate-limit-store: {why}"))?;
+    let keys = KeyStore::open_shared(auth.api_key_file.clone(), auth.env_key_digest, shared)?;
     let app = App::new(config.http.clone(), auth, keys);
     banner::listening(&config, address, admin);
     let mut http = tokio::spawn(http::serve(listeners, Arc::clone(&app), shutdown));

@@ -10,8 +10,9 @@ use super::values as v;
 use crate::backend::KvDtype;
 use crate::config::{
     AuthConfig, BackendConfig, Config, Device, EngineConfig, HttpConfig, Kernels, LogConfig,
-    NamesConfig, Quantize, RequestLimits, TlsConfig,
+    NamesConfig, Quantize, RequestLimits, StoreUrl, TlsConfig,
 };
+use crate::keys::LimitStore;
 
 /// Largest of the counts that only a typing error exceeds.
 const MANY: u64 = 1 << 32;
@@ -43,14 +44,30 @@ impl<'a> Reader<'a> {
     ) -> T {
         let Some(given) = self.given(name) else { return T::default() };
         parse(&given.raw).unwrap_or_else(|form| {
-            // A variable or a flag is called like its setting; a line is not.
-            let key = match (&given.source, Setting::by_name(name)) {
-                (Source::File { .. }, Some(setting)) => format!("{}: ", setting.key()),
-                _ => String::new(),
-            };
-            self.faults.push(format!("{}: {key}{} is not {form}", given.source, given.raw));
+            self.faults.push(format!("{}{} is not {form}", place(name, given), given.raw));
             T::default()
         })
+    }
+
+    /// An address that may hold a password, which no fault shows.
+    fn store(&mut self, name: &str) -> Option<StoreUrl> {
+        let given = self.given(name)?;
+        let raw = v::text(&given.raw);
+        if raw == Ok("") {
+            return None;
+        }
+        let url = StoreUrl::new(raw.unwrap_or_default());
+        let on_line = matches!(given.source, Source::Flag(_)) && url.has_user();
+        let fault = match LimitStore::check(&url) {
+            Ok(()) if on_line => {
+                "others can read the command line: give a URL with a user or a password in the environment \
+                 (MILLRACE_RATE_LIMIT_STORE) or in the file"
+            }
+            Ok(()) => return Some(url),
+            Err(fault) => fault,
+        };
+        self.faults.push(format!("{}{fault} (the value is not shown)", place(name, given)));
+        None
     }
 
     fn count(&mut self, name: &str, max: u64) -> usize {
@@ -67,6 +84,15 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// Where a value stands, before what is wrong with it.
+fn place(name: &str, given: &Given) -> String {
+    match (&given.source, Setting::by_name(name)) {
+        (Source::File { .. }, Some(setting)) => format!("{}: {}: ", given.source, setting.key()),
+        // A variable or a flag is called like its setting; a line is not.
+        _ => format!("{}: ", given.source),
+    }
+}
+
 /// All settings, or every fault there is.
 pub(crate) fn config(layers: &Layers) -> Result<Config, Vec<String>> {
     let mut r = Reader::new(layers);
@@ -74,6 +100,7 @@ pub(crate) fn config(layers: &Layers) -> Result<Config, Vec<String>> {
     let config = Config {
         model: r.get("model", v::non_empty),
         auth: auth(&mut r, http.host),
+        rate_limit_store: r.store("rate-limit-store"),
         names: names(&mut r),
         engine: engine(&mut r, http.client_stall_timeout),
         backend: backend(&mut r),

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::layers::{Layers, Raw};
 use super::table::{ALL, Form, Setting};
+use crate::config::StoreUrl;
 
 /// The text of `config/millrace.toml`: every key with its default, as a comment.
 pub(crate) fn template() -> String {
@@ -55,6 +56,7 @@ fn toml_value(setting: &Setting, raw: &Raw) -> String {
         (Raw::Text(text), Form::Number(_)) if text.parse::<f64>().is_ok() => text.clone(),
         (Raw::Text(text), Form::Switch) if text == "true" || text == "1" => "true".to_owned(),
         (Raw::Text(text), Form::Switch) if text == "false" || text == "0" => "false".to_owned(),
+        (Raw::Text(text), Form::Url(_)) => quoted(&StoreUrl::new(text).to_string()),
         (Raw::Text(text), _) => quoted(text),
     }
 }

@@ -10,6 +10,8 @@ pub(crate) enum Form {
     Text(&'static str),
     /// A number, bare in TOML; the placeholder in `--help`.
     Number(&'static str),
+    /// A string that may hold a password: never shown as it was written.
+    Url(&'static str),
     /// Strings; commas between them on the command line.
     List(&'static str),
     /// `true` or `false`; on the command line its mere presence is `true`.
@@ -57,7 +59,7 @@ impl Setting {
     }
 }
 
-use Form::{List, Number, Switch, Text};
+use Form::{List, Number, Switch, Text, Url};
 
 /// All settings, in the order of `--help` and of the file.
 pub(crate) const ALL: &[Setting] = &[
@@ -93,6 +95,11 @@ pub(crate) const ALL: &[Setting] = &[
     setting("api-key-file", Text("FILE"), "").about(
         "the key file, as `millrace keys add` writes it",
         "Read again when it changes. Besides it, or instead, the environment's MILLRACE_API_KEY is one key.",
+    ),
+    setting("rate-limit-store", Url("URL"), "").about(
+        "where replicas share the limits of keys, such as redis://127.0.0.1:6379/0 (Redis or Valkey; rediss: TLS)",
+        "Without a password it may be a flag; with one it belongs into this file or the environment. While the\n\
+         store is away, each server keeps to the limits by itself. Empty: always.",
     ),
     setting("allow-unauthenticated", Switch, "false").about(
         "serve without keys to whoever reaches the port",

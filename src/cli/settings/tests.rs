@@ -124,6 +124,49 @@ fn a_key_in_the_environment_is_hashed_and_never_shown() {
     assert!(text.contains("api_key_file") && !text.contains("canary"), "{text}");
 }
 
+#[cfg(feature = "redis")]
+#[test]
+fn a_password_of_a_store_is_never_shown_and_no_flag() {
+    let (url, key) = ("redis://me:hunter2@host:1/0", "rate-limit-store");
+    let variable = ("MILLRACE_RATE_LIMIT_STORE", url);
+    let layers = |value: &str| layers("", &[("MILLRACE_RATE_LIMIT_STORE", value)], &[]);
+    let shown = |value| {
+        let layers = layers(value);
+        format!("{}{:?}", effective(&layers), config(&layers).map_err(|f| f.join("\n")))
+    };
+    assert_eq!(config(&layers(url)).unwrap().rate_limit_store.unwrap().secret(), url);
+    assert!(effective(&layers(url)).contains("rate_limit_store = \"redis://redacted@host:1/0\""));
+    // Of a user alone nobody has to know either; what is no URL may be one with a slip.
+    for value in [url, "rediss://:hunter2@host", "redis://hunter2@host", "redis://a:b@hunter2@h"] {
+        assert!(!shown(value).contains("hunter2"), "{}", shown(value));
+    }
+    for value in ["redis:/:hunter2@host", "redis://host:hunter2", "hunter2", "redis://:hunter2"] {
+        let faults = faults("", &[("MILLRACE_RATE_LIMIT_STORE", value)], &[]).join("\n");
+        assert!(faults.contains("MILLRACE_RATE_LIMIT_STORE: not a URL"), "{faults}");
+        assert!(!faults.contains("hunter2"), "{faults}");
+    }
+    let in_file = faults("rate_limit_store = \"http://a\"", &[], &[]).join("\n");
+    assert!(in_file.contains(":1: rate_limit_store: not a URL"), "{in_file}");
+    let on_line = faults("", &[], &[(key, url)]).join("\n");
+    assert!(on_line.starts_with("--rate-limit-store: others can read"), "{on_line}");
+    assert!(!on_line.contains("hunter2"), "{on_line}");
+    // What counts is what holds: a flag without one wins over the variable.
+    let both = super::tests::layers("", &[variable], &[(key, "redis://127.0.0.1/0")]);
+    assert_eq!(config(&both).unwrap().rate_limit_store.unwrap().secret(), "redis://127.0.0.1/0");
+    for refused in ["unix:///run/redis", "rediss://host/#insecure", "redis://host/x", "redis://a b"]
+    {
+        assert!(config(&layers(refused)).is_err(), "{refused}");
+    }
+}
+
+#[cfg(not(feature = "redis"))]
+#[test]
+fn a_build_without_a_store_says_so() {
+    let faults = faults("", &[], &[("rate-limit-store", "redis://:hunter2@host")]).join("\n");
+    assert!(faults.contains("this build shares no limits"), "{faults}");
+    assert!(!faults.contains("hunter2"), "{faults}");
+}
+
 #[test]
 fn an_empty_variable_is_no_variable_and_kubernetes_may_set_its_own() {
     let env = [

@@ -12,7 +12,7 @@ use super::nearest::nearest;
 /// What a parser says: the value, or what would have been accepted.
 pub(crate) type Parsed<T> = Result<T, String>;
 
-fn text(raw: &Raw) -> Parsed<&str> {
+pub(crate) fn text(raw: &Raw) -> Parsed<&str> {
     match raw {
         Raw::Text(text) => Ok(text.trim()),
         Raw::List(_) => Err("a single value".to_owned()),

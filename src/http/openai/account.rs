@@ -1,7 +1,7 @@
 //! On whose account a request runs: how it is told apart in the engine, and what it costs its key.
 
 use super::error::{ApiError, Limited, RateLimit};
-use crate::engine::message::{Choice, Namespace, Priority};
+use crate::engine::message::{Namespace, Priority};
 use crate::http::Identity;
 use crate::keys::{Reserved, Short};
 
@@ -16,27 +16,28 @@ pub struct Account {
 }
 
 impl Account {
-    /// Pays for the prompts and for all tokens that the choices may generate, or says what is short.
-    pub fn open(
+    /// Pays for the prompts and for all tokens that may be generated, or says what is short.
+    pub async fn open(
         identity: &Identity,
         (namespace, priority): (Namespace, i32),
-        prompt_tokens: usize,
-        choices: &[Choice],
+        (prompt_tokens, new_tokens): (u64, u64),
     ) -> Result<Self, ApiError> {
-        let new_tokens: u64 = choices.iter().map(|c| u64::from(c.max_new_tokens)).sum();
-        let prompt_tokens = prompt_tokens as u64;
-        let bucket = identity.key.as_ref().and_then(|key| key.limits.tokens.as_ref());
-        let reserved = bucket.map(|bucket| {
-            Reserved::take(bucket, prompt_tokens + new_tokens)
-                .map_err(|short| limited(Limited::Tokens, bucket.limit().into(), short))
-        });
+        let meter = identity.key.as_ref().and_then(|key| key.limits.tokens.as_ref());
+        let reserved = match meter {
+            Some(meter) => {
+                let refuse = |short| limited(Limited::Tokens, meter.limit().into(), short);
+                let reserved = Reserved::take(meter, prompt_tokens + new_tokens).await;
+                Some(reserved.map_err(refuse)?)
+            }
+            None => None,
+        };
         Ok(Self {
             namespace,
             priority: Priority {
                 request: priority,
                 tenant: identity.key.as_ref().map_or(0, |key| key.priority),
             },
-            reserved: reserved.transpose()?,
+            reserved,
             prompt_tokens,
         })
     }

@@ -112,7 +112,8 @@ impl<'a> Call<'a> {
             Patience { ping: app.config.sse_ping_interval, stall: app.config.engine_stall_timeout };
         let metrics = RequestMetrics::start(app, choices.len());
         let whose = (terms.namespace, terms.priority);
-        let account = Account::open(identity, whose, prompt_tokens, &choices)?;
+        let new_tokens = choices.iter().map(|c| u64::from(c.max_new_tokens)).sum();
+        let account = Account::open(identity, whose, (prompt_tokens as u64, new_tokens)).await?;
         let running = Running::submit(&served.engine, account, choices, patience)
             .map_err(|reason| ApiError::from_rejected(reason, longest.0, longest.1, terms.param))?;
         let answer = Answer {
