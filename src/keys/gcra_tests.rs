@@ -34,9 +34,10 @@ fn life(limit: u32) -> Value {
     let interval = quota.replenish_interval().as_nanos() as u64;
     let (mut state, mut owed) = (u64::from(limit), 0);
     let steps = (0..TAKES).map(|_| {
-        // As long as some of the units take to come back, to the microsecond or the second; often no time.
+        // As long as some of the units take to come back, to the next microsecond or the last second (how
+        // parts of a microsecond are rounded is no decision); often no time.
         let units = random(&mut state, u64::from(limit) / 4 + 2);
-        let mut pause_us = random(&mut state, 2) * units * interval / 1000;
+        let mut pause_us = random(&mut state, 2) * (units * interval).div_ceil(1000);
         if random(&mut state, 2) == 0 {
             pause_us -= pause_us % 1_000_000;
         }

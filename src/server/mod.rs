@@ -32,6 +32,8 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> an
     let address = bound(&listeners.api)?;
     let admin = listeners.admin.as_ref().map(bound).transpose()?;
     let auth = &config.auth;
+    // Before the first that is measured.
+    crate::telemetry::metrics::install();
     let shared = config.rate_limit_store.as_ref().map(LimitStore::open).transpose();
     let shared = shared.map_err(|why| anyhow::anyhow!("rate-limit-store: {why}"))?;
     let keys = KeyStore::open_shared(auth.api_key_file.clone(), auth.env_key_digest, shared)?;

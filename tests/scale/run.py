@@ -8,7 +8,7 @@ import argparse, os, pathlib, shutil, subprocess, sys, tempfile, unittest
 
 HERE = pathlib.Path(__file__).resolve().parent
 INSIDE = "SCALE_TEST_INSIDE"
-PACKAGES = {"haproxy": "haproxy", "nginx": "nginx", "redis-server": "redis-server", "promtool": "prometheus",
+PACKAGES = {"haproxy": "haproxy", "nginx": "nginx", "redis-server": "redis-server", "promtool": "prometheus", "openssl": "openssl",
             "systemd-analyze": "systemd"}
 
 

@@ -14,6 +14,9 @@ class Outcome:
     # Times at which parts of a stream came.
     parts: list = dataclasses.field(default_factory=list)
     fault: str = ""
+    # Of plain requests.
+    answer: bytes = b""
+    headers: dict = dataclasses.field(default_factory=dict)
 
     @property
     def whole(self):
@@ -30,6 +33,7 @@ def complete(port, prompt, stream=False, max_tokens=40, headers=None, **more):
                            {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json", **(headers or {})})
         response = connection.getresponse()
         outcome.status, outcome.by = response.status, response.headers.get("x-served-by", "")
+        outcome.headers = {name.lower(): value for name, value in response.headers.items()}
         if stream and response.status == 200:
             last = b""
             for line in response:
@@ -39,9 +43,9 @@ def complete(port, prompt, stream=False, max_tokens=40, headers=None, **more):
             if last != b"data: [DONE]":
                 outcome.fault = f"cut after {len(outcome.parts)} parts: {last[:80]!r}"
         else:
-            text = response.read()
+            outcome.answer = response.read()
             if response.status != 200:
-                outcome.fault = text[:200].decode(errors="replace")
+                outcome.fault = outcome.answer[:200].decode(errors="replace")
     except (OSError, http.client.HTTPException) as e:
         outcome.fault = repr(e)
     finally:

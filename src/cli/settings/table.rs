@@ -98,7 +98,7 @@ pub(crate) const ALL: &[Setting] = &[
     ),
     setting("rate-limit-store", Url("URL"), "").about(
         "where replicas share the limits of keys, such as redis://127.0.0.1:6379/0 (Redis or Valkey; rediss: TLS)",
-        "Without a password it may be a flag; with one it belongs into this file or the environment. While the\n\
+        "Without a password it may be a flag; with one it belongs in this file or the environment. While the\n\
          store is away, each server keeps to the limits by itself. Empty: always.",
     ),
     setting("allow-unauthenticated", Switch, "false").about(
