@@ -10,7 +10,7 @@ PYTHON ?= python3
 CACHE := .cache
 BIN := target/release/millrace
 # What tests need: one build serves all of them.
-FEATURES := fake-model
+FEATURES := fake-model,redis
 
 .PHONY: help run test test-rust test-sdk scale-test models lint fmt deny lives bench bench-kernels bench-http bench-smoke soak fuzz profile asan valgrind image-test cuda-check test-models clean-cache
 
