@@ -10,7 +10,7 @@ PYTHON ?= python3
 CACHE := .cache
 BIN := target/release/millrace
 # What tests need: one build serves all of them.
-FEATURES := fake-model,redis
+FEATURES := fake-model
 
 .PHONY: help run test test-rust test-sdk scale-test models lint fmt deny lives bench bench-kernels bench-http bench-smoke soak fuzz profile asan valgrind image-test cuda-check test-models clean-cache
 
@@ -52,9 +52,10 @@ test-models: ## remake the small models of each family and their expected values
 	  $(REFERENCE)/bin/pip install --quiet -r scripts/reference-models/requirements.txt && touch $(REFERENCE)/complete; }
 	$(REFERENCE)/bin/python scripts/reference-models --cache $(CACHE) $(ARGS)
 
-lint: ## formatting, clippy, unused dependencies, licences and sources
+lint: ## formatting, clippy (of what tests have, and of a release), unused dependencies, licences and sources
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --release --locked --all-targets --features $(FEATURES) -- -D warnings
+	$(CARGO) clippy --release --locked -- -D warnings
 	$(CARGO) machete
 	$(CARGO) deny --all-features check bans licenses sources
 

@@ -20,6 +20,8 @@ pub struct Config {
     pub engine: EngineConfig,
     pub backend: BackendConfig,
     pub log: LogConfig,
+    /// Where traces are sent to; `None`: where OpenTelemetry's variables say, if anywhere.
+    pub otlp_endpoint: Option<String>,
     /// Where `pull` puts models; a model path may be relative to it.
     pub model_dir: PathBuf,
     pub offline: bool,

@@ -51,6 +51,7 @@ pub(crate) fn run(options: Options) -> Outcome {
     forbid_memory_dumps();
     let log = crate::telemetry::logs::init(&config.log);
     let log = log.map_err(|e| Failure::runtime(format!("cannot start logging: {e}")))?;
+    let traces = Traces::start(config.otlp_endpoint.as_deref())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(HTTP_THREADS)
         .thread_name("http")
@@ -60,9 +61,46 @@ pub(crate) fn run(options: Options) -> Outcome {
     let outcome = runtime.block_on(listen_and_run(config));
     // A thread that still loads, or an engine that hangs, must not keep the process from ending.
     runtime.shutdown_background();
+    // Its last words are lines of the log.
+    drop(traces);
     // The log's last lines come before the reason for the end.
     drop(log);
     outcome
+}
+
+/// Traces, for as long as there are requests.
+#[cfg(feature = "otel")]
+struct Traces(
+    #[expect(dead_code, reason = "held, not read")] Option<crate::telemetry::traces::TraceGuard>,
+);
+
+#[cfg(feature = "otel")]
+impl Traces {
+    fn start(endpoint: Option<&str>) -> Result<Self, Failure> {
+        let guard = crate::telemetry::traces::init(endpoint);
+        guard.map(Self).map_err(|e| Failure::usage(format!("cannot send traces: {e}")))
+    }
+}
+
+/// A build without traces.
+#[cfg(not(feature = "otel"))]
+struct Traces;
+
+#[cfg(not(feature = "otel"))]
+impl Traces {
+    /// The setting is a fault of the configuration. OpenTelemetry's variables are for all programs of a machine or
+    /// pod, so that they are none.
+    #[expect(clippy::unnecessary_wraps, reason = "a build with traces may fail")]
+    fn start(_: Option<&str>) -> Result<Self, Failure> {
+        for name in ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"] {
+            if std::env::var_os(name).is_some_and(|value| !value.is_empty()) {
+                tracing::warn!(
+                    "{name} is set, but this build has no feature otel: no traces are sent"
+                );
+            }
+        }
+        Ok(Self)
+    }
 }
 
 async fn listen_and_run(config: Config) -> Outcome {

@@ -14,8 +14,8 @@ use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderMap, Method, Version};
 
-use super::access_log::Trace;
 use super::openai::error::ApiError;
+use super::trace::Trace;
 use super::{App, Side};
 use crate::config::AuthConfig;
 use crate::engine::message::Tenant;

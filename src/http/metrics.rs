@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ::metrics::{Histogram, counter, describe_counter, describe_gauge, gauge, histogram};
 use axum::extract::State;
@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 
 use super::openai::error::{ApiError, REJECTED_TOTAL};
+use super::trace::{Asked, Trace};
 use super::{App, Served};
 use crate::backend::BLOCK_TOKENS;
 use crate::engine::message::Summary;
@@ -55,22 +56,30 @@ pub struct RequestMetrics {
     /// When each choice had its last token.
     last: Vec<Option<Instant>>,
     generated: u64,
+    trace: Trace,
 }
 
 impl RequestMetrics {
     /// Begins to measure a request of so many choices.
-    pub fn start(app: &App, choices: usize) -> Self {
+    pub fn start(app: &App, trace: Trace, choices: usize) -> Self {
         Self {
             histograms: app.histograms().cloned(),
             started: Instant::now(),
             last: vec![None; choices],
             generated: 0,
+            trace,
         }
     }
 
-    /// A token of this choice arrived.
+    /// The engine took the request.
+    pub(super) fn accepted(&self, asked: Asked) {
+        self.trace.begin(asked);
+    }
+
+    /// A token of this choice arrived, and then became text.
     pub fn token(&mut self, choice: u32) {
         let now = Instant::now();
+        self.trace.note(|generation| generation.token(now));
         if let Some(h) = &self.histograms {
             match self.last.get(choice as usize).copied().flatten() {
                 Some(last) => h.gap.record(now - last),
@@ -84,8 +93,26 @@ impl RequestMetrics {
         }
     }
 
+    /// The last token was made text.
+    pub fn detokenised(&self) {
+        if cfg!(feature = "otel") {
+            self.trace.note(|g| g.detokenising += g.last.map_or(Duration::ZERO, |at| at.elapsed()));
+        }
+    }
+
+    /// The client is told why this choice ended.
+    pub fn choice_finished(&self, choice: u32, reason: &'static str) {
+        self.trace.note(|generation| generation.reasons.push((choice, reason)));
+    }
+
+    /// The client is told of an error, in the middle of its answer.
+    pub fn failed(&self, error: &ApiError) {
+        self.trace.note(|generation| generation.error = Some(error.reason()));
+    }
+
     /// The request succeeded. `prompt_tokens`: over all its prompts.
-    pub fn finished(self, summary: &Summary, prompt_tokens: usize) {
+    pub fn finished(&self, summary: &Summary, prompt_tokens: usize) {
+        self.trace.note(|generation| generation.summary = Some(*summary));
         let Some(h) = &self.histograms else {
             return;
         };

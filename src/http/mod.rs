@@ -17,8 +17,12 @@ pub mod openai;
 mod openapi;
 mod quota;
 mod request_id;
+#[cfg(feature = "otel")]
+mod spans;
 mod state;
 mod tls;
+mod trace;
+mod trace_context;
 mod webui;
 mod wire;
 
@@ -43,6 +47,7 @@ pub use metrics::RequestMetrics;
 pub use request_id::RequestId;
 pub use state::{App, Served, Shutdown};
 pub use tls::{TLS_RELOAD_TOTAL, Tls, TlsError};
+pub use trace::Trace;
 
 use openai::error::ApiError;
 

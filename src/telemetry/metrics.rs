@@ -27,6 +27,9 @@ pub const GENERATION_TOKENS: &str = "vllm:request_generation_tokens";
 pub const HTTP_REQUESTS_TOTAL: &str = "http_requests_total";
 /// Requests that were answered 401.
 pub const AUTH_FAILURES_TOTAL: &str = "millrace_auth_failures_total";
+/// Spans that did not reach the collector, by `reason`.
+#[cfg(feature = "otel")]
+pub(crate) const OTLP_SPANS_DROPPED_TOTAL: &str = "millrace_otlp_spans_dropped_total";
 
 /// Buckets of vLLM's histogram of the same name, in seconds.
 const FIRST_TOKEN_S: [f64; 22] = [

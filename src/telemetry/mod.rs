@@ -1,8 +1,10 @@
-//! Logs and metrics: what operators see. Neither holds a prompt, a completion or a key.
+//! Logs, metrics and traces: what operators see. None of them holds a prompt, a completion or a key.
 
 mod line;
 pub mod logs;
 pub mod metrics;
 pub mod process;
+#[cfg(feature = "otel")]
+pub mod traces;
 
 pub(crate) use line::{is_unseen, one_line};

@@ -2,6 +2,7 @@
 // The lints know tests by their attribute; here everything is a test.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
+mod access_log;
 mod bench;
 mod chat;
 mod cli;

@@ -31,7 +31,7 @@ pub(crate) fn clean(program: &str, home: &Path) -> Command {
     let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
         let upper = name.to_string_lossy().to_uppercase();
-        if ["MILLRACE_", "HF_", "SSL_CERT_"].iter().any(|own| upper.starts_with(own))
+        if ["MILLRACE_", "HF_", "OTEL_", "SSL_CERT_"].iter().any(|own| upper.starts_with(own))
             || upper.ends_with("_PROXY")
         {
             command.env_remove(name);

@@ -45,7 +45,7 @@ def prepare_network(scratch):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bin", required=True, type=pathlib.Path, help="the binary, with the feature fake-model")
+    parser.add_argument("--bin", required=True, type=pathlib.Path, help="the binary, with the features fake-model and otel")
     parser.add_argument("--cache", required=True, type=pathlib.Path, help="kept between runs")
     parser.add_argument("tests", nargs="*", help="names as unittest has them: test_haproxy, test_haproxy.Kill, ...")
     options = parser.parse_args()

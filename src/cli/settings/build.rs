@@ -108,6 +108,7 @@ pub(crate) fn config(layers: &Layers) -> Result<Config, Vec<String>> {
             json: r.get("log-format", v::one_of(&[("text", false), ("json", true)])),
             level: r.get("log-level", v::log_level),
         },
+        otlp_endpoint: otlp_endpoint(&mut r),
         model_dir: model_dir(&mut r),
         offline: r.get("offline", v::switch),
         http,
@@ -159,6 +160,19 @@ fn http(r: &mut Reader<'_>) -> HttpConfig {
                 as usize,
         },
     }
+}
+
+/// A collector that would never hear of anything is a fault.
+fn otlp_endpoint(r: &mut Reader<'_>) -> Option<String> {
+    let endpoint = r.get("otlp-endpoint", v::url);
+    if endpoint.is_some() && cfg!(not(feature = "otel")) {
+        r.faults.push(
+            "otlp-endpoint is set, but this build has no feature otel: build it with --features otel, or take \
+             otlp-endpoint away"
+                .to_owned(),
+        );
+    }
+    endpoint
 }
 
 fn tls(r: &mut Reader<'_>) -> Option<TlsConfig> {

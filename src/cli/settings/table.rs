@@ -238,4 +238,9 @@ pub(crate) const ALL: &[Setting] = &[
         "error, warn, info, debug, trace or off; also target=level, with commas between",
         "No level logs prompts, answers or keys.",
     ),
+    setting("otlp-endpoint", Text("URL"), "").about(
+        "a collector that traces are sent to by OTLP over HTTP, such as http://127.0.0.1:4318",
+        "Empty: that of OpenTelemetry's variables (OTEL_EXPORTER_OTLP_ENDPOINT and others), if they are set, else\n\
+         none. /v1/traces is put behind it. Needs a build with the feature otel.",
+    ),
 ];

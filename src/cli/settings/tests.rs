@@ -233,10 +233,23 @@ fn values_take_the_forms_they_promise() {
     assert!(values::names(&text("a,,b")).is_err());
     assert!(values::origins(&text("https://a.b,http://localhost:3000")).is_ok());
     assert!(values::origins(&text("https://a.b/")).is_err());
+    assert_eq!(values::url(&text("http://h:4318/x")), Ok(Some("http://h:4318/x".to_owned())));
+    assert_eq!(values::url(&text("")), Ok(None));
+    for bad in ["h:4318", "grpc://h:4317", "http://", "http://me:secret@h", "http://h/?a=1", "/v1"]
+    {
+        assert!(values::url(&text(bad)).is_err(), "{bad}");
+    }
     assert!(values::log_level(&text("warn,millrace::http=debug")).is_ok());
     assert_eq!(values::switch(&text("1")), Ok(true));
     let kernels = config(&layers("", &[], &[("kernels", "avxvnni")])).unwrap().backend.kernels;
     assert_eq!(kernels, Kernels::AvxVnni);
+}
+
+#[cfg(not(feature = "otel"))]
+#[test]
+fn a_collector_that_would_hear_of_nothing_is_a_fault() {
+    let faults = faults("", &[], &[("otlp-endpoint", "http://127.0.0.1:4318")]);
+    assert!(faults[0].contains("this build has no feature otel"), "{faults:?}");
 }
 
 #[test]

@@ -189,6 +189,22 @@ pub(crate) fn origins(raw: &Raw) -> Parsed<Vec<String>> {
         .to_owned())
 }
 
+/// An address of the web without a name and password in it; empty for none.
+pub(crate) fn url(raw: &Raw) -> Parsed<Option<String>> {
+    let text = text(raw)?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let fine = |uri: http::Uri| {
+        let authority = uri.authority()?;
+        let web = matches!(uri.scheme_str(), Some("http" | "https"));
+        (web && uri.query().is_none() && !authority.as_str().contains('@')).then_some(())
+    };
+    text.parse().ok().and_then(fine).map(|()| Some(text.to_owned())).ok_or_else(|| {
+        "an address such as http://127.0.0.1:4318, without a name or password in it".to_owned()
+    })
+}
+
 const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
 
 /// A level, or directives `target=level` with commas between.

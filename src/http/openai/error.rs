@@ -400,6 +400,10 @@ impl ApiError {
     }
 }
 
+/// Why a request was refused, for the access log. In the extensions of every such answer.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::http) struct Refusal(pub(in crate::http) &'static str);
+
 /// Advice on trying again.
 #[derive(Debug, Clone, Copy)]
 enum Retry {
@@ -438,7 +442,9 @@ impl From<FailureKind> for ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let error = self.counted();
-        (error.status(), error.headers(), error.body()).into_response()
+        let mut response = (error.status(), error.headers(), error.body()).into_response();
+        response.extensions_mut().insert(Refusal(error.reason()));
+        response
     }
 }
 

@@ -193,6 +193,13 @@ impl Wire for Chat {
         }
         chunks.into_iter().map(ChoiceBody::Chunk).collect()
     }
+
+    fn finish(choice: &ChoiceBody) -> (u32, Option<&'static str>) {
+        match choice {
+            ChoiceBody::Whole(whole) => (whole.index, whole.finish_reason),
+            ChoiceBody::Chunk(chunk) => (chunk.index, chunk.finish_reason),
+        }
+    }
 }
 
 fn said(text: String) -> DeltaBody {

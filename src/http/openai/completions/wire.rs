@@ -40,6 +40,10 @@ impl Wire for Completions {
         choice.extras.prompt_logprobs = choice.extras.prompt_logprobs.filter(|s| !s.is_empty());
         vec![choice]
     }
+
+    fn finish(choice: &ChoiceBody) -> (u32, Option<&'static str>) {
+        (choice.index, choice.finish_reason)
+    }
 }
 
 fn logprobs(rules: &Rules, scored: Vec<Scored>) -> LogprobsBody {

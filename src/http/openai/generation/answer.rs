@@ -41,6 +41,9 @@ pub trait Wire: std::fmt::Debug + Send + 'static {
 
     /// What a stream sends for the next delta of a choice: nothing, if no client needs a chunk for it.
     fn chunks(&mut self, index: u32, delta: Delta) -> Vec<Self::Choice>;
+
+    /// Which choice it is, and why it ended, if it did.
+    fn finish(choice: &Self::Choice) -> (u32, Option<&'static str>);
 }
 
 /// One answer in the making.
@@ -73,7 +76,11 @@ impl<W: Wire> Answer<W> {
                 if let Some(metrics) = &mut self.metrics {
                     metrics.token(choice);
                 }
-                (choice, self.states.get_mut(choice as usize)?.token(token))
+                let delta = self.states.get_mut(choice as usize)?.token(token);
+                if let Some(metrics) = &self.metrics {
+                    metrics.detokenised();
+                }
+                (choice, delta)
             }
             Event::ChoiceFinished { choice, reason } => {
                 (choice, self.states.get_mut(choice as usize)?.finish(reason))
@@ -111,14 +118,21 @@ impl<W: Wire> Answer<W> {
         }
     }
 
-    fn ended(&mut self, summary: &Summary) -> Usage {
+    fn ended(&self, summary: &Summary) -> Usage {
         let cached_tokens = summary.cached_tokens as usize;
         let details = PromptTokensDetails { cached_tokens };
         let usage = Usage { prompt_tokens_details: Some(details), ..self.usage() };
-        if let Some(metrics) = self.metrics.take() {
+        if let Some(metrics) = &self.metrics {
             metrics.finished(summary, usage.prompt_tokens);
         }
         usage
+    }
+
+    /// Notes why a choice ends that is about to be sent.
+    fn note_finish(&self, choice: &W::Choice) {
+        if let (Some(metrics), (index, Some(reason))) = (&self.metrics, W::finish(choice)) {
+            metrics.choice_finished(index, reason);
+        }
     }
 
     /// Waits for the end and gives the whole answer as JSON.
@@ -137,6 +151,7 @@ impl<W: Wire> Answer<W> {
         let deltas = best(deltas, &self.states, self.best).into_iter().zip(0..);
         let choices: Vec<W::Choice> =
             deltas.map(|(delta, index)| self.wire.choice(index, delta)).collect();
+        choices.iter().for_each(|choice| self.note_finish(choice));
         let body = self.body(W::OBJECTS.0, &choices, UsageField::Tokens(usage));
         serde_json::to_string(&body).map_err(|error| {
             tracing::error!(%error, "an answer does not serialise");
@@ -177,6 +192,7 @@ impl<W: Wire> Answer<W> {
                 delta.append(end);
             }
             for choice in self.wire.chunks(index, delta) {
+                self.note_finish(&choice);
                 ready.push_back(self.chunk(&choice)?);
             }
         }
@@ -196,7 +212,7 @@ impl<W: Wire> Answer<W> {
     }
 
     /// Usage, if asked for, and `[DONE]`.
-    fn last(&mut self, summary: &Summary) -> Result<Bytes, ApiError> {
+    fn last(&self, summary: &Summary) -> Result<Bytes, ApiError> {
         let usage = self.ended(summary);
         let mut out = Vec::new();
         if self.options.include_usage {
@@ -263,6 +279,9 @@ impl<W: Wire> Chunks<W> {
                 Ok(false) => {}
                 Ok(true) => self.answer = None,
                 Err(error) => {
+                    if let Some(metrics) = &answer.metrics {
+                        metrics.failed(&error);
+                    }
                     self.ready.push_back(sse::failure(&error));
                     self.answer = None;
                 }

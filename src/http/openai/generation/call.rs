@@ -9,15 +9,16 @@ use http::header::{CONTENT_TYPE, HeaderName};
 
 use super::answer::{Answer, Head, Wire};
 use super::fields::{Shared, StreamOptions};
-use super::prepare::Prepared;
-use crate::engine::message::Namespace;
+use super::prepare::{Best, Prepared};
+use crate::engine::message::{Choice, Namespace};
 use crate::http::limits::Share;
 use crate::http::openai::account::Account;
 use crate::http::openai::error::ApiError;
 use crate::http::openai::json::{Fields, Known, missing};
 use crate::http::openai::running::{Patience, Running};
 use crate::http::openai::{body, names};
-use crate::http::{App, Identity, RequestMetrics, Served};
+use crate::http::trace::Asked;
+use crate::http::{App, Identity, RequestMetrics, Served, Trace};
 
 /// Tells which seed was drawn for a request that had none.
 const SEED_HEADER: HeaderName = HeaderName::from_static("x-millrace-seed");
@@ -32,6 +33,7 @@ pub struct Call<'a> {
     pub identity: &'a Identity,
     /// Of the memory for bodies, until it is with the engine.
     share: Option<Share>,
+    trace: Trace,
 }
 
 /// What of a request is needed beside the choices that it became.
@@ -56,10 +58,11 @@ impl<'a> Call<'a> {
         known: Known,
     ) -> Result<(Self, Fields), ApiError> {
         let served = app.served()?;
+        let trace = trace(&request);
         let (fields, share) = body::fields(request, known).await?;
         let Some(model) = fields.text("model")? else { return Err(missing("model")) };
         let model = names::find(&served.names, identity, model, Some("model"))?;
-        Ok((Self { app, served, model, identity, share }, fields))
+        Ok((Self { app, served, model, identity, share, trace }, fields))
     }
 
     /// The legacy routes, such as `/v1/engines/{engine}/completions`: the model stands in the path before
@@ -73,8 +76,9 @@ impl<'a> Call<'a> {
         let served = app.served()?;
         let engine = engine_segment(request.uri().path(), suffix);
         let model = names::find_in_path(&served.names, identity, engine, None)?;
+        let trace = trace(&request);
         let (fields, share) = body::fields(request, known).await?;
-        Ok((Self { app, served, model, identity, share }, fields))
+        Ok((Self { app, served, model, identity, share, trace }, fields))
     }
 
     /// What holds for a request of these fields; draws its seed if it has none.
@@ -104,20 +108,24 @@ impl<'a> Call<'a> {
         prepared: Prepared,
         wire: W,
     ) -> Result<Response, ApiError> {
-        let Self { app, served, model, identity, share } = self;
+        let Self { app, served, model, identity, share, trace } = self;
         // Its prompts are tokens now.
         drop(share);
         let Prepared { choices, states, best, prompt_tokens, longest, .. } = prepared;
         let patience =
             Patience { ping: app.config.sse_ping_interval, stall: app.config.engine_stall_timeout };
-        let metrics = RequestMetrics::start(app, choices.len());
+        let head = head(served, model, terms.id_prefix)?;
+        let stream = terms.stream.is_some();
+        let asked = asked(&head, served, stream, prompt_tokens, (&choices, best));
+        let metrics = RequestMetrics::start(app, trace, choices.len());
         let whose = (terms.namespace, terms.priority);
         let new_tokens = choices.iter().map(|c| u64::from(c.max_new_tokens)).sum();
         let account = Account::open(identity, whose, (prompt_tokens as u64, new_tokens)).await?;
         let running = Running::submit(&served.engine, account, choices, patience)
             .map_err(|reason| ApiError::from_rejected(reason, longest.0, longest.1, terms.param))?;
+        metrics.accepted(asked);
         let answer = Answer {
-            head: head(served, model, terms.id_prefix)?,
+            head,
             wire,
             running,
             states,
@@ -127,7 +135,7 @@ impl<'a> Call<'a> {
             options: terms.stream.unwrap_or_default(),
             metrics: Some(metrics),
         };
-        let mut response = if terms.stream.is_some() {
+        let mut response = if stream {
             answer.stream().await?
         } else {
             let json = (CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -154,6 +162,33 @@ fn head(served: &Served, model: &str, id_prefix: &str) -> Result<Head, ApiError>
         model: model.to_owned(),
         fingerprint: served.fingerprint.clone(),
     })
+}
+
+/// Where to tell what becomes of a request.
+fn trace(request: &Request) -> Trace {
+    request.extensions().get().cloned().unwrap_or_default()
+}
+
+/// What the log and the spans say of a request.
+fn asked(
+    head: &Head,
+    served: &Served,
+    stream: bool,
+    prompt_tokens: usize,
+    (choices, best): (&[Choice], Best),
+) -> Asked {
+    let sampling = choices.first().map(|choice| &*choice.sampling);
+    Asked {
+        id: head.id.clone(),
+        model: head.model.clone(),
+        served: served.names.first().cloned().unwrap_or_default(),
+        stream,
+        prompt_tokens,
+        max_tokens: choices.iter().map(|choice| choice.max_new_tokens).max().unwrap_or(0),
+        temperature: sampling.map_or(1.0, |s| s.temperature),
+        top_p: sampling.map_or(1.0, |s| s.top_p),
+        choices: choices.len() / best.of.max(1) as usize * best.n as usize,
+    }
 }
 
 /// A seed that every JSON parser can send back without loss. With a seed of the server's own, it is
