@@ -12,7 +12,7 @@ BIN := target/release/millrace
 # What tests need: one build serves all of them.
 FEATURES := fake-model
 
-.PHONY: help run test test-rust test-sdk scale-test models lint fmt deny lives bench bench-kernels bench-http bench-smoke soak fuzz profile asan valgrind image-test cuda-check test-models clean-cache
+.PHONY: help run test test-rust test-sdk scale-test models lint fmt deny lives bench bench-kernels bench-http bench-smoke soak fuzz profile asan valgrind image-test cuda-check test-models clean-cache dist dist-check sbom checksums advisories
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -105,6 +105,24 @@ valgrind: ## the same under valgrind, on the scalar and the AVX2 kernels
 
 image-test: ## build the container image with buildah and start it (root, Debian)
 	scripts/image-test.sh
+
+# A release, step by step; the hosted workflow (.github/workflows/release.yml) takes the same steps, for more platforms.
+# TARGET is a triple, behind one for glibc the oldest version that the binary shall run with.
+TARGET := x86_64-unknown-linux-gnu.2.17
+dist: ## a release's archive in dist/, for Linux with an old glibc: 10 to 20 minutes
+	CACHE=$(CACHE) scripts/release/dist.sh $(TARGET)
+
+dist-check: ## unpack that archive and see whether it is what a user needs
+	scripts/release/check.sh $(TARGET)
+
+sbom: ## what the binary is made of, as CycloneDX in dist/
+	scripts/release/sbom.sh
+
+checksums: ## SHA-256 of what lies in dist/
+	scripts/release/checksums.sh
+
+advisories: ## known faults of dependencies; asks the database on the network, which not every machine can reach
+	$(CARGO) deny --all-features check advisories
 
 cuda-check: ## type-check the CUDA back end; needs nvcc (CUDA_HOME) but no GPU
 	$(CARGO) check --release --locked --features cuda

@@ -232,4 +232,6 @@ pub struct LogConfig {
     pub json: bool,
     /// An env-filter directive, such as `info` or `millrace=debug`.
     pub level: String,
+    /// Errors alone: no banner, no progress.
+    pub quiet: bool,
 }

@@ -1,7 +1,7 @@
 //! `millrace check-config`: the effective configuration and where each value came from.
 
 use super::flags::Flags;
-use super::output::{print, say};
+use super::output::{print, say, set_quiet};
 use super::settings::{self, Layers};
 use super::{Failure, Outcome};
 use crate::keys;
@@ -25,6 +25,7 @@ pub(crate) fn run(options: Options) -> Outcome {
     }
     let layers = Layers::read(&options.flags.with_model(options.model));
     let config = settings::config(&layers).map_err(Failure::Usage)?;
+    set_quiet(config.log.quiet);
     if let Some(path) = &config.auth.api_key_file {
         keys::list(path).map_err(|e| Failure::usage(e.to_string()))?;
     }

@@ -26,6 +26,44 @@ fn options() -> impl Iterator<Item = &'static Setting> {
     ALL.iter().filter(|s| s.name != "model")
 }
 
+/// Of all commands, not only of those that serve.
+pub(crate) const QUIET: &str = "quiet";
+
+/// `--quiet`, which may stand before a command and behind it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Quiet(Option<String>);
+
+impl Quiet {
+    /// For a command that reads settings.
+    pub(crate) fn flag(&self) -> Option<(&'static Setting, String)> {
+        Some((Setting::by_name(QUIET)?, self.0.clone()?))
+    }
+}
+
+impl Args for Quiet {
+    fn augment_args(command: Command) -> Command {
+        let setting = Setting::by_name(QUIET).map(option);
+        let arg = setting.unwrap_or_else(|| Arg::new(QUIET).long(QUIET));
+        // Not each command reads it as a setting, so that it is checked here.
+        command.arg(arg.short('q').global(true).value_parser(["true", "false", "1", "0"]))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for Quiet {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        Ok(Self(matches.get_one::<String>(QUIET).cloned()))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
 fn option(setting: &'static Setting) -> Arg {
     let mut help = format!("{} [env: {}", setting.help, setting.variable());
     if !setting.default.is_empty() && setting.form != Form::Switch {
@@ -53,7 +91,7 @@ impl Args for Flags {
             .value_name("FILE")
             .value_parser(clap::value_parser!(PathBuf))
             .help("the configuration file [env: MILLRACE_CONFIG] [default: config/millrace.toml if present]");
-        command.arg(config).args(options().map(option))
+        command.arg(config).args(options().filter(|s| s.name != QUIET).map(option))
     }
 
     fn augment_args_for_update(command: Command) -> Command {

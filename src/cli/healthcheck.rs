@@ -45,12 +45,25 @@ pub(crate) fn run(options: &Options) -> Outcome {
     };
     let place = format!("{}:{}", server.host, server.port);
     let (status, body) =
-        server.ask().map_err(|e| Failure::runtime(format!("not ready: {place}: {e}")))?;
+        server.ask().map_err(|e| Failure::runtime(format!("not ready: {place}: {}", told(&e))))?;
     if status != 200 {
         let body = one_line(&body);
         return Err(Failure::runtime(format!("not ready: {place} answered {status} {body}")));
     }
     print(&format!("ready: {place}\n")).map_err(|e| Failure::runtime(e.to_string()))
+}
+
+fn told(e: &io::Error) -> String {
+    match e.kind() {
+        io::ErrorKind::ConnectionRefused => {
+            "nobody listens there: start `millrace serve`, or name its address with --url"
+                .to_owned()
+        }
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+            format!("no answer within {} seconds", TIMEOUT.as_secs())
+        }
+        _ => e.to_string(),
+    }
 }
 
 /// The address at which the server would tell its health here; one that means "every address" is reached by loopback.

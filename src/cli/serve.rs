@@ -4,9 +4,10 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::address::advice;
 use super::flags::Flags;
 use super::settings::{self, Layers};
-use super::{Failure, Outcome, source};
+use super::{Failure, Outcome, output, source};
 use crate::config::{AuthConfig, Config};
 use crate::http::{Listeners, Shutdown, Tls};
 use crate::keys::KeyError;
@@ -43,6 +44,7 @@ pub(crate) fn is_locked_out(auth: &AuthConfig) -> bool {
 pub(crate) fn run(options: Options) -> Outcome {
     let layers = Layers::read(&options.flags.with_model(options.model));
     let config = settings::config(&layers).map_err(Failure::Usage)?;
+    output::set_quiet(config.log.quiet);
     if is_locked_out(&config.auth) {
         return Err(Failure::Refusal(LOCKED_OUT));
     }
@@ -52,6 +54,7 @@ pub(crate) fn run(options: Options) -> Outcome {
     let log = crate::telemetry::logs::init(&config.log);
     let log = log.map_err(|e| Failure::runtime(format!("cannot start logging: {e}")))?;
     let traces = Traces::start(config.otlp_endpoint.as_deref())?;
+    output::set_json(config.log.json);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(HTTP_THREADS)
         .thread_name("http")
@@ -109,13 +112,16 @@ async fn listen_and_run(config: Config) -> Outcome {
         Signals::new().map_err(|e| Failure::runtime(format!("cannot handle signals: {e}")))?;
     let tls = config.http.tls.clone().map(Tls::open).transpose();
     let tls = tls.map_err(|e| Failure::usage(e.to_string()))?;
-    let listen = async |address: SocketAddr| {
+    let listen = async |address: SocketAddr, option: &str| {
         let listener = tokio::net::TcpListener::bind(address).await;
-        listener.map_err(|e| Failure::runtime(format!("cannot listen on {address}: {e}")))
+        listener.map_err(|e| {
+            let advice = advice(address, option, &e);
+            Failure::runtime(format!("cannot listen on {address}: {advice}"))
+        })
     };
-    let api = listen(SocketAddr::new(config.http.host, config.http.port)).await?;
+    let api = listen(SocketAddr::new(config.http.host, config.http.port), "--port").await?;
     let admin = match config.http.admin {
-        Some(address) => Some(listen(address).await?),
+        Some(address) => Some(listen(address, "--admin-listen").await?),
         None => None,
     };
     let listeners = Listeners { api, tls, admin };

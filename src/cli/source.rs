@@ -39,7 +39,8 @@ pub(crate) fn resolve(config: &Config) -> Result<ModelSource, Failure> {
         }
         // A pipe or a device: it may have no end, or nobody may ever write to it.
         if path.exists() {
-            return Err(Failure::runtime(format!("{} is not a regular file", path.display())));
+            let what = "is not a regular file: name a .gguf file, or a folder with config.json";
+            return Err(Failure::runtime(format!("{} {what}", path.display())));
         }
     }
     let path = Path::new(model);
@@ -50,7 +51,9 @@ pub(crate) fn resolve(config: &Config) -> Result<ModelSource, Failure> {
         || model.starts_with('.');
     if like_a_file {
         let folder = config.model_dir.display();
-        return Err(Failure::runtime(format!("{model}: no such file, here or in {folder}")));
+        return Err(Failure::runtime(format!(
+            "{model}: no such file, here or in {folder}: check the path, or name the folder with --model-dir"
+        )));
     }
     found(&fetchable.map_err(Failure::usage)?, config)
 }

@@ -33,7 +33,9 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 pub enum TlsError {
     #[error("{}: {reason}", file.display())]
     File { file: PathBuf, reason: String },
-    #[error("the certificate and the key do not go together: {0}")]
+    #[error(
+        "the certificate and the key do not go together ({0}): name the key of this certificate with --ssl-keyfile"
+    )]
     Pair(rustls::Error),
     #[error("TLS cannot be set up: {0}")]
     Setup(rustls::Error),

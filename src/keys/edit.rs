@@ -65,7 +65,11 @@ pub fn revoke(path: &Path, id: &str) -> Result<(), KeyError> {
     change(path, false, |keys| {
         let before = keys.len();
         keys.retain(|k| k.id != id);
-        if keys.len() == before { Err(format!("there is no key '{id}'")) } else { Ok(()) }
+        if keys.len() == before {
+            Err(format!("there is no key '{id}': `millrace keys list` shows those that there are"))
+        } else {
+            Ok(())
+        }
     })
 }
 

@@ -189,7 +189,11 @@ fn from_hex(text: &str) -> Option<Digest> {
 /// `fsGroup`).
 pub(super) fn read(path: &Path) -> Result<KeyFile, KeyError> {
     let fail = |reason: String| KeyError::new(path, reason);
-    let metadata = std::fs::metadata(path).map_err(|e| fail(e.to_string()))?;
+    let metadata = std::fs::metadata(path).map_err(|e| {
+        let is_absent = e.kind() == std::io::ErrorKind::NotFound;
+        let advice = if is_absent { "; `millrace keys add NAME --file FILE` makes it" } else { "" };
+        fail(format!("{e}{advice}"))
+    })?;
     if !metadata.is_file() {
         return Err(fail("not a file".to_owned()));
     }

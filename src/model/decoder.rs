@@ -67,15 +67,31 @@ pub fn kv_block_bytes(shape: &Shape, dtype: KvDtype) -> usize {
     shape.layers * 2 * shape.kv_heads * shape.head_dim * BLOCK_TOKENS * element
 }
 
+/// Is told, by several threads, of each further piece of the weights that is loaded: its bytes in the file.
+pub type Loaded<'a> = &'a (dyn Fn(u64) + Sync);
+
 impl<B: Backend> Decoder<B> {
     /// Loads all weights and reserves room for steps within `limits`.
     ///
     /// # Errors
     /// A tensor that the backend cannot use, or too little memory.
     pub fn load(
+        backend: B,
+        description: &Description,
+        limits: Limits,
+    ) -> Result<Self, BackendError> {
+        Self::load_telling(backend, description, limits, &|_| {})
+    }
+
+    /// As [`Self::load`], telling `loaded` of it.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn load_telling(
         mut backend: B,
         description: &Description,
         limits: Limits,
+        loaded: Loaded<'_>,
     ) -> Result<Self, BackendError> {
         let d = description;
         let mut ropes = d.ropes.clone();
@@ -88,7 +104,7 @@ impl<B: Backend> Decoder<B> {
             }
         }
         let Weights { embedding, positions, head, final_norm, layers } =
-            weights::load(&backend, d)?;
+            weights::load(&backend, d, loaded)?;
         backend.reserve(&Reserve {
             shape: d.shape,
             max_rows: limits.max_rows,

@@ -18,8 +18,8 @@ use std::ops::Range;
 use crate::backend::{Batch, BlockId, Slice};
 #[cfg(feature = "fake-model")]
 pub(crate) use open::examine;
-pub(crate) use open::{NoPreview, Preview, Remote, preview};
-pub use open::{Opened, check_backend, open};
+pub(crate) use open::{NoPreview, Preview, Remote, Survey, preview, survey};
+pub use open::{Opened, Progress, check_backend, open, open_telling};
 
 /// What the engine must know of a model.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -11,15 +11,16 @@ mod tests;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::arch::{Description, describe};
-use super::decoder::{Decoder, Limits};
+use super::decoder::{Decoder, Limits, Loaded, kv_block_bytes};
 use super::load::gguf::{LoadError, Metadata};
 use super::load::{Checkpoint, TextFiles, digest, end_tokens};
 use super::{Model, panic_text};
 use crate::backend::candle::{CandleBackend, Place};
 use crate::backend::cpu::{self, CpuBackend};
-use crate::backend::{Backend, BackendError, Stored, TensorSource};
+use crate::backend::{BLOCK_TOKENS, Backend, BackendError, Stored, TensorSource};
 use crate::config::{BackendConfig, Device, EngineConfig, Kernels, Quantize};
 use plan::Plan;
 pub(crate) use preview::{NoPreview, Preview, Remote, preview};
@@ -52,17 +53,30 @@ pub fn open(
     backend: &BackendConfig,
     engine: &EngineConfig,
 ) -> Result<Opened, LoadError> {
-    // Everything that comes from the file is checked before it is used. Should a check be missing
-    // here or in a library, it still ends in one line.
-    catch_unwind(AssertUnwindSafe(|| open_checked(path, backend, engine))).unwrap_or_else(|panic| {
-        Err(LoadError::new(path, format!("loading failed: {}", panic_text(panic.as_ref()))))
-    })
+    open_telling(path, backend, engine, &|_, _| {})
+}
+
+/// Is told, by several threads, how many bytes of how many are loaded.
+pub type Progress<'a> = &'a (dyn Fn(u64, u64) + Sync);
+
+/// As [`open`], telling `progress` of it.
+///
+/// # Errors
+/// The same.
+pub fn open_telling(
+    path: &Path,
+    backend: &BackendConfig,
+    engine: &EngineConfig,
+    progress: Progress<'_>,
+) -> Result<Opened, LoadError> {
+    unpanicked(path, || open_checked(path, backend, engine, progress))
 }
 
 fn open_checked(
     path: &Path,
     backend: &BackendConfig,
     engine: &EngineConfig,
+    progress: Progress<'_>,
 ) -> Result<Opened, LoadError> {
     let refuse = |reason: String| LoadError::new(path, reason);
     let maker = Maker::choose(backend).map_err(refuse)?;
@@ -78,7 +92,10 @@ fn open_checked(
     }
     let file_digest =
         digest(&checkpoint.files).map_err(|e| refuse(format!("cannot be read: {e}")))?;
-    let model = maker.load(&description, limits).map_err(|e| refuse(e.to_string()))?;
+    let (done, total) =
+        (AtomicU64::new(0), checkpoint.tensors.values().map(|t| t.byte_len() as u64).sum());
+    let loaded = |bytes| progress(done.fetch_add(bytes, Ordering::Relaxed) + bytes, total);
+    let model = maker.load(&description, limits, &loaded).map_err(|e| refuse(e.to_string()))?;
     Ok(Opened {
         model,
         name: name(&checkpoint),
@@ -88,6 +105,64 @@ fn open_checked(
         load_bytes: checkpoint.bytes,
         metadata: checkpoint.metadata,
         text: checkpoint.text,
+    })
+}
+
+/// What a model is and would take up, told by its header alone.
+pub(crate) struct Survey {
+    pub(crate) arch: String,
+    pub(crate) quantization: String,
+    pub(crate) file_bytes: u64,
+    /// Packed for the CPU.
+    pub(crate) weights_bytes: u64,
+    pub(crate) kv_cache_bytes: u64,
+    pub(crate) kv_block_bytes: u64,
+    /// That the cache holds.
+    pub(crate) kv_tokens: usize,
+    /// That the model was trained for.
+    pub(crate) trained_context: usize,
+    /// Of one sequence, as the options, model and memory leave it.
+    pub(crate) max_context: usize,
+    /// Its memory is not the machine's.
+    pub(crate) is_on_device: bool,
+}
+
+/// Looks at a model without loading it.
+///
+/// # Errors
+/// Those of [`open`] that need no weights, except for too little memory.
+pub(crate) fn survey(
+    path: &Path,
+    backend: &BackendConfig,
+    engine: &EngineConfig,
+) -> Result<Survey, LoadError> {
+    let look = || {
+        let maker = Maker::choose(backend).map_err(|reason| LoadError::new(path, reason))?;
+        let quantize = backend.quantize.unwrap_or(maker.quantize());
+        let checkpoint = Checkpoint::open(path, quantize)?;
+        let (description, limits) = examine(&checkpoint, engine)?;
+        let plan = Plan::of(&checkpoint, &description, engine, limits.blocks);
+        Ok(Survey {
+            arch: description.architecture.to_owned(),
+            quantization: quantization(&checkpoint),
+            file_bytes: checkpoint.bytes,
+            weights_bytes: plan.weights,
+            kv_cache_bytes: plan.kv_cache,
+            kv_block_bytes: kv_block_bytes(&description.shape, limits.kv_dtype) as u64,
+            kv_tokens: limits.blocks.saturating_mul(BLOCK_TOKENS),
+            trained_context: description.context,
+            max_context: limits.max_context,
+            is_on_device: !maker.is_on_cpu(),
+        })
+    };
+    unpanicked(path, look)
+}
+
+/// Everything that comes from the file is checked before it is used. Should a check be missing here or in a library, it
+/// still ends in one line.
+fn unpanicked<T>(path: &Path, work: impl FnOnce() -> Result<T, LoadError>) -> Result<T, LoadError> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        Err(LoadError::new(path, format!("loading failed: {}", panic_text(panic.as_ref()))))
     })
 }
 
@@ -153,17 +228,21 @@ impl Maker {
         };
         if !place.built_in() {
             let name = device_name(place);
-            return Err(format!("--device {name}: this build has no {name} support"));
+            return Err(format!(
+                "--device {name}: this build has no {name} support; take --device cpu, or build with --features {name}"
+            ));
         }
         match (place, kernels) {
             (_, Kernels::Candle) => Ok(Self::Candle(place)),
             (Place::Cpu, _) => match cpu::check_kernels(kernels) {
                 Ok(()) => Ok(Self::Cpu(kernels, config.threads)),
-                Err(e) => Err(format!("--kernels {}: {e}", kernels_name(kernels))),
+                Err(e) => {
+                    Err(format!("--kernels {}: {e}; take --kernels auto", kernels_name(kernels)))
+                }
             },
             (_, Kernels::Auto) => Ok(Self::Candle(place)),
             (_, _) => Err(format!(
-                "--kernels {} are for the CPU, not for --device {}",
+                "--kernels {} are for the CPU, not for --device {}: leave one of them at auto",
                 kernels_name(kernels),
                 device_name(place)
             )),
@@ -183,12 +262,13 @@ impl Maker {
         self,
         description: &Description,
         limits: Limits,
+        loaded: Loaded<'_>,
     ) -> Result<Box<dyn Model>, BackendError> {
         match self {
             Self::Cpu(kernels, threads) => {
-                boxed(CpuBackend::new(threads, kernels)?, description, limits)
+                boxed(CpuBackend::new(threads, kernels)?, description, limits, loaded)
             }
-            Self::Candle(place) => boxed(CandleBackend::new(place)?, description, limits),
+            Self::Candle(place) => boxed(CandleBackend::new(place)?, description, limits, loaded),
         }
     }
 }
@@ -197,12 +277,13 @@ fn boxed<B: Backend>(
     backend: B,
     description: &Description,
     limits: Limits,
+    loaded: Loaded<'_>,
 ) -> Result<Box<dyn Model>, BackendError>
 where
     B::Linear: 'static,
     B::Vector: 'static,
 {
-    Ok(Box::new(Decoder::load(backend, description, limits)?))
+    Ok(Box::new(Decoder::load_telling(backend, description, limits, loaded)?))
 }
 
 /// Says whether the options ask for something that this build and machine can do, before any file is

@@ -66,7 +66,7 @@ impl Facts {
             ),
             example,
             context: served.max_model_len,
-            device: served.engine.device().to_owned(),
+            device: device(served.engine.device(), config.backend.threads),
             kv_tokens,
             kv_cache: format!(
                 "{kv_tokens} tokens ({}, {dtype}): {full:.1} sequences at full context",
@@ -139,6 +139,17 @@ impl Facts {
 
 fn scheme(config: &Config) -> &'static str {
     if config.http.tls.is_some() { "https" } else { "http" }
+}
+
+/// Where it computes, and by which kernels.
+fn device(name: &str, threads: Option<usize>) -> String {
+    let threads =
+        threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    match name.split_once('/') {
+        Some(("cpu", tier)) => format!("cpu, {tier} kernels, threads: {threads}"),
+        Some(("candle", place)) => format!("{place}, candle kernels"),
+        _ => name.to_owned(),
+    }
 }
 
 fn keys(auth: &AuthConfig) -> String {

@@ -1,12 +1,14 @@
 //! From the configuration to a running engine and what is said of it.
 
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 use anyhow::Context as _;
 use sha2::{Digest, Sha256};
 
 use crate::backend::KvDtype;
+use crate::cli::progress::Progress;
 use crate::cli::pull::{BUILT_IN, Interrupt, Terms};
 use crate::cli::source::{ModelSource, resolve};
 use crate::config::{Config, LEGACY_NAMES, NamesConfig};
@@ -21,8 +23,8 @@ use crate::text::{Beside, Text, TextError};
 const FINGERPRINT_BYTES: usize = 6;
 
 /// A served model, and what only the banner says of it.
-pub(super) struct Loaded {
-    pub(super) served: Served,
+pub(crate) struct Loaded {
+    pub(crate) served: Served,
     pub(super) arch: String,
     pub(super) quantization: String,
     /// Of the file.
@@ -42,7 +44,7 @@ struct Opened {
 }
 
 /// Fetches the model if it must, loads it, and starts the engine. Blocks for as long as that takes.
-pub(super) fn load(config: &Config, interrupt: &Interrupt) -> anyhow::Result<Loaded> {
+pub(crate) fn load(config: &Config, interrupt: &Interrupt) -> anyhow::Result<Loaded> {
     let opened = match resolve(config)? {
         ModelSource::File(path) => open_file(config, &path)?,
         ModelSource::Fetch(model) => {
@@ -75,7 +77,16 @@ pub(super) fn load(config: &Config, interrupt: &Interrupt) -> anyhow::Result<Loa
 }
 
 fn open_file(config: &Config, path: &Path) -> anyhow::Result<Opened> {
-    let opened = model::open(path, &config.backend, &config.engine)?;
+    // Nothing is shown before the header was read and found right.
+    let shown: Mutex<Option<Progress>> = Mutex::new(None);
+    let show = |done, total| {
+        let mut shown = shown.lock().unwrap_or_else(PoisonError::into_inner);
+        shown.get_or_insert_with(|| Progress::new("loading", total)).at(done);
+    };
+    let opened = model::open_telling(path, &config.backend, &config.engine, &show);
+    // Its line is free again, whatever is said next.
+    drop(shown);
+    let opened = opened?;
     let text = text(&opened).with_context(|| path.display().to_string())?;
     Ok(Opened {
         model: opened.model,

@@ -1,7 +1,7 @@
 //! The glue: starts HTTP, loads the model behind it, starts the engine, and ends all of it in order.
 
 mod banner;
-mod load;
+pub(crate) mod load;
 
 use std::sync::Arc;
 use std::time::Duration;

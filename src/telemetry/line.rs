@@ -1,5 +1,20 @@
 //! Texts from outside, as a log or a terminal may show them.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// A progress bar stands in the last line of the terminal, and has no end of line behind it.
+static OPEN: AtomicBool = AtomicBool::new(false);
+
+/// Says whether such a bar is shown.
+pub(crate) fn open_line(open: bool) {
+    OPEN.store(open, Ordering::Relaxed);
+}
+
+/// What a line on stderr begins with: it takes the place of a bar, which is drawn anew below it.
+pub(crate) fn erased() -> &'static str {
+    if OPEN.load(Ordering::Relaxed) { "\r\x1b[K" } else { "" }
+}
+
 /// Longest message from outside (a file, another program) that is passed on, in characters.
 const MAX_CHARS: usize = 400;
 

@@ -90,6 +90,9 @@ fn write_all(mut out: impl Write, lines: &Receiver<Message>) {
                     // Told with a later line.
                     DROPPED.fetch_add(dropped, Ordering::Relaxed);
                 }
+                let erased = super::erased();
+                let line =
+                    if erased.is_empty() { line } else { [erased.as_bytes(), &line].concat() };
                 // A full disk or a reader that left: later lines may get through again.
                 let _ = out.write_all(&line);
             }

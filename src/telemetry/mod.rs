@@ -7,4 +7,4 @@ pub mod process;
 #[cfg(feature = "otel")]
 pub mod traces;
 
-pub(crate) use line::{is_unseen, one_line};
+pub(crate) use line::{erased, is_unseen, one_line, open_line};

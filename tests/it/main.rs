@@ -10,6 +10,8 @@ mod client;
 #[cfg(target_os = "linux")]
 mod clock;
 mod completions;
+#[cfg(target_os = "linux")]
+mod doctor;
 mod door;
 mod explosives;
 mod fake_hub;
@@ -27,6 +29,8 @@ mod hub_pieces;
 mod leaving;
 mod lifecycle;
 mod limits;
+#[cfg(target_os = "linux")]
+mod manners;
 mod params;
 mod prefix_cache;
 #[cfg(target_os = "linux")]
@@ -35,8 +39,10 @@ mod pull;
 mod raw;
 mod real_model;
 mod serve;
+mod shell;
 mod slow_readers;
 mod structured;
 mod support;
 mod timing;
 mod tls;
+mod workflows;

@@ -11,10 +11,10 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use super::lock::lock;
-use super::progress::Progress;
 use super::table::BuiltIn;
 use super::{Interrupt, PullError, pip};
 use crate::cli::output::say;
+use crate::cli::progress::Progress;
 use crate::model::load::hex;
 
 /// Where `model` stands in `folder`, if its file has the right size.

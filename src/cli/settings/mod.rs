@@ -5,6 +5,8 @@
 //! stop at the first fault, and none knows the line of the file.
 
 mod build;
+#[cfg(test)]
+mod document;
 mod layers;
 mod nearest;
 mod show;
@@ -38,6 +40,11 @@ pub(crate) fn pull(layers: &Layers) -> Result<(PathBuf, bool), Vec<String>> {
 /// How a model would be served.
 pub(crate) fn terms(layers: &Layers) -> Result<(EngineConfig, BackendConfig), Vec<String>> {
     read(layers, build::terms)
+}
+
+/// Whether to say errors alone.
+pub(crate) fn quiet(layers: &Layers) -> Result<bool, Vec<String>> {
+    read(layers, |r| r.get("quiet", values::switch))
 }
 
 /// Where the server would tell its health, and whether over TLS.

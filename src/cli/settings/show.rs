@@ -23,10 +23,14 @@ pub(crate) fn template() -> String {
                 if line == setting.help { capital + chars.as_str() + "." } else { line.to_owned() };
             let _ = writeln!(out, "# {line}");
         }
-        let value = toml_value(setting, &Raw::Text(setting.default.to_owned()));
-        let _ = writeln!(out, "#{} = {value}", setting.key());
+        let _ = writeln!(out, "#{} = {}", setting.key(), toml_default(setting));
     }
     out
+}
+
+/// The default as the file would have it.
+pub(super) fn toml_default(setting: &Setting) -> String {
+    toml_value(setting, &Raw::Text(setting.default.to_owned()))
 }
 
 /// The effective configuration, each value with where it came from. Holds no secret.

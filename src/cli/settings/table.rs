@@ -243,4 +243,8 @@ pub(crate) const ALL: &[Setting] = &[
         "Empty: that of OpenTelemetry's variables (OTEL_EXPORTER_OTLP_ENDPOINT and others), if they are set, else\n\
          none. /v1/traces is put behind it. Needs a build with the feature otel.",
     ),
+    setting("quiet", Switch, "false").about(
+        "on stderr, say only what went wrong",
+        "No banner and no progress; of the log errors alone, unless log_level says otherwise.",
+    ),
 ];

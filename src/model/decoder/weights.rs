@@ -4,8 +4,10 @@ use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
+use super::Loaded;
 use crate::backend::{
-    Backend, BackendError, ExpertWeights, MlpWeights, Norm, Pre, SharedExpert, TensorSource,
+    Backend, BackendError, ExpertWeights, LinearSource, MlpWeights, Norm, Pre, SharedExpert,
+    TensorSource,
 };
 use crate::model::arch::{Description, LayerDescription, MlpDescription, MlpSource, NormSource};
 
@@ -51,13 +53,37 @@ pub(super) enum LayerMlp<B: Backend> {
     Experts(ExpertWeights<B::Linear>),
 }
 
+/// Reads one thing after another and tells how much it has read.
+struct Loader<'a, B> {
+    backend: &'a B,
+    loaded: Loaded<'a>,
+}
+
+impl<B: Backend> Loader<'_, B> {
+    fn load_linear(&self, source: &LinearSource) -> Result<B::Linear, BackendError> {
+        let linear = self.backend.load_linear(source)?;
+        let parts = source.weights.iter().chain(&source.bias);
+        (self.loaded)(parts.map(|part| part.byte_len() as u64).sum());
+        Ok(linear)
+    }
+
+    fn load_vector(&self, parts: &[TensorSource]) -> Result<B::Vector, BackendError> {
+        let vector = self.backend.load_vector(parts)?;
+        (self.loaded)(parts.iter().map(|part| part.byte_len() as u64).sum());
+        Ok(vector)
+    }
+}
+
 /// Loads all of them. One thread begins with the embedding, often the largest by far, while the others
 /// take layers as they come.
 pub(super) fn load<B: Backend>(
     backend: &B,
     description: &Description,
+    loaded: Loaded<'_>,
 ) -> Result<Weights<B>, BackendError> {
     let d = description;
+    let threads = backend.loading_threads();
+    let backend = &Loader { backend, loaded };
     let next = AtomicUsize::new(0);
     let some_layers = || {
         let mut loaded = Vec::new();
@@ -68,8 +94,7 @@ pub(super) fn load<B: Backend>(
         }
     };
     thread::scope(|scope| {
-        let others: Vec<_> =
-            (1..backend.loading_threads()).map(|_| scope.spawn(some_layers)).collect();
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(some_layers)).collect();
         let embedding = load_one(backend, &d.embedding)?;
         let positions = d.positions.as_ref().map(|p| load_one(backend, p)).transpose()?;
         let head = d.head.as_ref().map(|h| load_one(backend, h)).transpose()?;
@@ -84,22 +109,34 @@ pub(super) fn load<B: Backend>(
     })
 }
 
-fn load_one<B: Backend>(backend: &B, source: &TensorSource) -> Result<B::Linear, BackendError> {
+fn load_one<B: Backend>(
+    backend: &Loader<'_, B>,
+    source: &TensorSource,
+) -> Result<B::Linear, BackendError> {
     backend.load_linear(&source.clone().into())
 }
 
-fn load_vector<B: Backend>(backend: &B, source: &TensorSource) -> Result<B::Vector, BackendError> {
+fn load_vector<B: Backend>(
+    backend: &Loader<'_, B>,
+    source: &TensorSource,
+) -> Result<B::Vector, BackendError> {
     backend.load_vector(std::slice::from_ref(source))
 }
 
-fn load_norm<B: Backend>(backend: &B, source: &NormSource) -> Result<NormWeights<B>, BackendError> {
+fn load_norm<B: Backend>(
+    backend: &Loader<'_, B>,
+    source: &NormSource,
+) -> Result<NormWeights<B>, BackendError> {
     Ok(NormWeights {
         weight: load_vector(backend, &source.weight)?,
         bias: source.bias.as_ref().map(|bias| load_vector(backend, bias)).transpose()?,
     })
 }
 
-fn load_layer<B: Backend>(backend: &B, layer: &LayerDescription) -> Result<Layer<B>, BackendError> {
+fn load_layer<B: Backend>(
+    backend: &Loader<'_, B>,
+    layer: &LayerDescription,
+) -> Result<Layer<B>, BackendError> {
     let vector = |source: &Option<TensorSource>| {
         source.as_ref().map(|s| load_vector(backend, s)).transpose()
     };
@@ -124,7 +161,7 @@ fn load_layer<B: Backend>(backend: &B, layer: &LayerDescription) -> Result<Layer
 }
 
 fn load_mlps<B: Backend>(
-    backend: &B,
+    backend: &Loader<'_, B>,
     source: &MlpDescription,
 ) -> Result<LayerMlp<B>, BackendError> {
     let one = |source: &MlpSource| {

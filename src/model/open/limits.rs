@@ -45,7 +45,7 @@ pub(super) fn blocks(description: &Description, engine: &EngineConfig) -> Result
         let bytes = engine.kv_cache_bytes;
         return Err(format!(
             "--kv-cache-memory of {bytes} bytes holds no block of {BLOCK_TOKENS} tokens, which \
-             takes {block_bytes}"
+             takes {block_bytes}: give it more, such as 512MiB"
         ));
     }
     Ok(blocks.min(BlockId::MAX.into()) as usize)
@@ -58,7 +58,8 @@ fn max_context(trained: usize, asked: Option<usize>, blocks: usize) -> Result<us
     match asked {
         Some(0) => Err("--max-model-len is 0".to_owned()),
         Some(asked) if asked > trained => Err(format!(
-            "--max-model-len {asked} is above the {trained} tokens that the model was trained for"
+            "--max-model-len {asked} is above the {trained} tokens that the model was trained for: take that or \
+             less"
         )),
         Some(asked) => {
             if asked > held {

@@ -40,7 +40,8 @@ impl Plan {
         let (weights, kv_cache) = (gib(self.weights), gib(self.kv_cache));
         match memory {
             Some(memory) if self.weights.saturating_add(self.kv_cache) > memory => Err(format!(
-                "its weights take {weights} and the KV cache {kv_cache} (--kv-cache-memory), more than the {} that there are",
+                "its weights take {weights} and the KV cache {kv_cache} (--kv-cache-memory), more than the {} that there are: lower \
+                 --kv-cache-memory, or take a model of fewer bits",
                 gib(memory)
             )),
             _ => Ok(()),

@@ -13,8 +13,8 @@ use super::client::{Client, Fault, Patience};
 use super::name::HubName;
 use super::parallel;
 use crate::cli::output::say;
+use crate::cli::progress::Progress;
 use crate::cli::pull::fetch::{hash_of, read_all};
-use crate::cli::pull::progress::Progress;
 use crate::cli::pull::{Interrupt, PullError};
 use crate::model::load::hex;
 

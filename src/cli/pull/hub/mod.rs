@@ -17,7 +17,7 @@ mod taking;
 #[cfg(test)]
 mod tests;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
@@ -72,6 +72,11 @@ impl HubModel {
         &self.place.endpoint.url
     }
 
+    /// The cache of the hub's tools.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.place.cache
+    }
+
     /// Where it stands in the cache; nothing if the hub must be asked, an error if that is forbidden.
     pub(crate) fn find(&self, offline: bool) -> Result<Option<PathBuf>, PullError> {
         let cache = self.cache();
@@ -104,7 +109,8 @@ impl HubModel {
                 let (name, root) = (&self.name, cache.root().display());
                 let reason = if files.is_empty() { "is not there" } else { &reason };
                 Err(PullError::new(format!(
-                    "{name}: {by} forbids to ask the hub, and in {root} it {reason}"
+                    "{name}: {by} forbids to ask the hub, and in {root} it {reason}: without {by}, \
+                     `millrace pull {name}` fetches it"
                 )))
             }
         }

@@ -18,7 +18,7 @@ use super::client::{Client, Fault, Patience, Span, Validator, answered_by};
 use super::download::{BUFFER_BYTES, Download, PROGRESS_BYTES, disk_fault, mega, no_link};
 use super::name::HubName;
 use super::ranges::Ranges;
-use crate::cli::pull::progress::Progress;
+use crate::cli::progress::Progress;
 use crate::cli::pull::{Interrupt, PullError};
 
 /// Smaller files come so fast that more connections would gain nothing.

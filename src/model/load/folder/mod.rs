@@ -33,7 +33,9 @@ pub(super) fn open(path: &Path, quantize: Quantize) -> Result<Checkpoint, LoadEr
 }
 
 fn read(path: &Path, quantize: Quantize) -> Result<Checkpoint, String> {
-    let config = Config::read(path, files::CONFIG)?.ok_or("has no config.json")?;
+    let config = Config::read(path, files::CONFIG)?.ok_or(
+        "has no config.json: a model folder has one, beside safetensors and tokenizer.json",
+    )?;
     let generation = Config::read(path, files::GENERATION)?;
     let mut metadata = config.metadata()?;
     generation::keys(&config, generation.as_ref(), &mut metadata)?;

@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# What the binary is made of, as CycloneDX: crates, versions, licences and hashes, of all platforms that are released.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+. scripts/release/tools.sh
+need cargo-cyclonedx
+mkdir -p "$out"
+# It writes beside Cargo.toml, whatever it is told.
+name=millrace-$version.cdx
+cargo cyclonedx --quiet --format json --spec-version 1.5 --target all --no-build-deps --override-filename "$name"
+mv "$name.json" "$out/"
+python3 - "$out/$name.json" <<'PY'
+import json, sys
+bom = json.load(open(sys.argv[1]))
+parts = bom["components"]
+missing = [p["name"] for p in parts if not p.get("licenses")]
+print(f"{sys.argv[1]}: {len(parts)} crates, {len(missing)} without a licence {missing or ''}".rstrip())
+assert bom["bomFormat"] == "CycloneDX" and len(parts) > 100
+PY
