@@ -197,6 +197,18 @@ fn a_line_tells_why_each_choice_ended_and_that_a_step_failed() {
     assert_eq!(post(&client, COMPLETIONS, &id("two"), &body).status, 200);
     let two = line(&server, "two");
     assert_eq!((&two["finish_reason"], &two["completion_tokens"]), (&json!("length"), &json!(8)));
+    // A call that the client is to execute.
+    let nothing = json!({"type": "object", "properties": {}, "additionalProperties": false});
+    let tool = json!({"type": "function", "function": {"name": "f", "parameters": nothing}});
+    let mut body = chat(200);
+    (body["tools"], body["tool_choice"]) = (json!([tool]), json!("required"));
+    let answer = post(&client, CHAT, &id("calls"), &body);
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    let told = answer.json()["choices"][0]["finish_reason"].clone();
+    assert_eq!(
+        (line(&server, "calls")["finish_reason"].clone(), told),
+        (json!("tool_calls"), json!("tool_calls"))
+    );
     assert_says_nothing(&server);
 }
 

@@ -26,7 +26,8 @@ class Collector:
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_POST(self):
                 body = self.rfile.read(int(self.headers["Content-Length"]))
-                collector.requests.append((self.path, dict(self.headers.items()), body))
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                collector.requests.append((self.path, headers, body))
                 answer = ExportTraceServiceResponse().SerializeToString()
                 self.send_response(status)
                 self.send_header("Content-Type", "application/x-protobuf")
@@ -153,7 +154,7 @@ class Traces(unittest.TestCase):
         # Seven steps of at least 2 ms follow the first token.
         self.assertGreaterEqual(children["decode"].end_time_unix_nano - children["decode"].start_time_unix_nano, 13e6)
         path, headers, _ = collector.requests[0]
-        self.assertEqual((path, headers["Content-Type"], headers["x-tenant"]),
+        self.assertEqual((path, headers["content-type"], headers["x-tenant"]),
                          ("/v1/traces", "application/x-protobuf", "blue one"))
         resource = values(collector.decoded()[0].resource_spans[0].resource)
         self.assertEqual(resource["service.name"], "millrace")

@@ -76,7 +76,10 @@ impl HttpClient for Client {
         Box::pin(async move {
             self.post(request).map_err(|error| {
                 // OpenTelemetry keeps the reason to itself.
-                self.losses.unreachable(&error.to_string());
+                self.losses.unreachable(&match &error {
+                    ureq::Error::Timeout(_) => "no answer in time".to_owned(),
+                    error => error.to_string(),
+                });
                 error.into()
             })
         })

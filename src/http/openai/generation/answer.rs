@@ -151,7 +151,9 @@ impl<W: Wire> Answer<W> {
         let deltas = best(deltas, &self.states, self.best).into_iter().zip(0..);
         let choices: Vec<W::Choice> =
             deltas.map(|(delta, index)| self.wire.choice(index, delta)).collect();
-        choices.iter().for_each(|choice| self.note_finish(choice));
+        for choice in &choices {
+            self.note_finish(choice);
+        }
         let body = self.body(W::OBJECTS.0, &choices, UsageField::Tokens(usage));
         serde_json::to_string(&body).map_err(|error| {
             tracing::error!(%error, "an answer does not serialise");
