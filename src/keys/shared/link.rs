@@ -29,11 +29,11 @@ const TOO_LATE: &str = "no answer within 50 ms";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Between two tries to reach it, and between two looks at most.
 const RETRY: Duration = Duration::from_secs(1);
-/// Between two looks at a store that nobody complains of.
-const LOOK: Duration = Duration::from_secs(5);
-const WARNING_INTERVAL: Duration = Duration::from_secs(60);
+/// On top of that while nobody complains.
+const REST: Duration = Duration::from_secs(4);
+const WARNING_INTERVAL: Duration = Duration::from_mins(1);
 /// How long a place is taken that nobody renews: its server is gone.
-const LEASE: Duration = Duration::from_secs(60);
+const LEASE: Duration = Duration::from_mins(1);
 const RENEWAL: Duration = Duration::from_secs(20);
 /// Places renewed by one call of the script, so that it never takes the store long.
 const RENEWED_AT_ONCE: usize = 500;
@@ -292,7 +292,7 @@ async fn look_after(store: Weak<LimitStore>, complaint: Arc<Notify>) {
         drop(store);
         sleep(RETRY).await;
         if works {
-            let _ = timeout(LOOK - RETRY, complaint.notified()).await;
+            let _ = timeout(REST, complaint.notified()).await;
         }
     }
 }
