@@ -125,6 +125,14 @@ fn arrivals_do_not_wait_for_answers() {
     );
     assert!(run["requests"]["waited_ms_max"].as_f64().unwrap() > 0.0);
     assert!(table.contains("--max-concurrency"), "{table}");
+    // The end of the time is the end of arrivals, and all answers are waited for.
+    let (_, run) = measured(&server, &home, "--request-rate 100 --duration-s 0.5 --output-len 2");
+    let completed = run["requests"]["completed"].as_u64().unwrap();
+    assert!((15..150).contains(&completed) && run["load"]["num_prompts"].is_null(), "{completed}");
+    assert_eq!(
+        (&run["requests"]["failed"], &run["requests"]["unfinished"]),
+        (&0.into(), &0.into())
+    );
 }
 
 #[test]
