@@ -65,7 +65,7 @@ pub(crate) fn run(options: Options) -> Outcome {
     // A thread that still loads, or an engine that hangs, must not keep the process from ending.
     runtime.shutdown_background();
     // Its last words are lines of the log.
-    drop(traces);
+    traces.finish();
     // The log's last lines come before the reason for the end.
     drop(log);
     outcome
@@ -73,15 +73,17 @@ pub(crate) fn run(options: Options) -> Outcome {
 
 /// Traces, for as long as there are requests.
 #[cfg(feature = "otel")]
-struct Traces(
-    #[expect(dead_code, reason = "held, not read")] Option<crate::telemetry::traces::TraceGuard>,
-);
+struct Traces(Option<crate::telemetry::traces::TraceGuard>);
 
 #[cfg(feature = "otel")]
 impl Traces {
     fn start(endpoint: Option<&str>) -> Result<Self, Failure> {
         let guard = crate::telemetry::traces::init(endpoint);
         guard.map(Self).map_err(|e| Failure::usage(format!("cannot send traces: {e}")))
+    }
+
+    fn finish(self) {
+        drop(self.0);
     }
 }
 
@@ -104,6 +106,9 @@ impl Traces {
         }
         Ok(Self)
     }
+
+    #[expect(clippy::unused_self, reason = "a build with traces sends the last of them")]
+    fn finish(self) {}
 }
 
 async fn listen_and_run(config: Config) -> Outcome {

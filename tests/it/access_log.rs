@@ -200,7 +200,8 @@ fn a_line_tells_why_each_choice_ended_and_that_a_step_failed() {
     // A call that the client is to execute.
     let nothing = json!({"type": "object", "properties": {}, "additionalProperties": false});
     let tool = json!({"type": "function", "function": {"name": "f", "parameters": nothing}});
-    let mut body = chat(200);
+    let mut body = chat(1000);
+    body["ignore_eos"] = json!(false);
     (body["tools"], body["tool_choice"]) = (json!([tool]), json!("required"));
     let answer = post(&client, CHAT, &id("calls"), &body);
     assert_eq!(answer.status, 200, "{}", answer.body);

@@ -26,10 +26,12 @@ use self::validate::validate;
 use self::wire::Chat;
 use super::error::ApiError;
 use super::generation::call::{Call, random};
+#[cfg(feature = "fake-model")]
 use super::generation::fields::Bounds;
 use super::json::Fields;
 use super::structured;
 use crate::http::{App, Identity};
+#[cfg(feature = "fake-model")]
 use crate::model::load::SamplingDefaults;
 
 /// `POST /v1/chat/completions`: the model stands in the body.

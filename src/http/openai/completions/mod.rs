@@ -19,10 +19,12 @@ use self::validate::validate;
 use self::wire::Completions;
 use super::error::ApiError;
 use super::generation::call::Call;
+#[cfg(feature = "fake-model")]
 use super::generation::fields::Bounds;
 use super::json::Fields;
 use super::{models, structured};
 use crate::http::{App, Identity};
+#[cfg(feature = "fake-model")]
 use crate::model::load::SamplingDefaults;
 
 /// `POST /v1/completions`: the model stands in the body.
