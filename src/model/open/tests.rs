@@ -202,9 +202,14 @@ fn devices_and_kernels_are_held_against_the_build() {
     for (device, name) in [(Device::Cuda, "cuda"), (Device::Metal, "metal")] {
         let place = if device == Device::Cuda { Place::Cuda } else { Place::Metal };
         let expected = if place.built_in() {
-            format!("--kernels avx2 are for the CPU, not for --device {name}")
+            format!(
+                "--kernels avx2 are for the CPU, not for --device {name}: leave one of them at auto"
+            )
         } else {
-            format!("--device {name}: this build has no {name} support")
+            format!(
+                "--device {name}: this build has no {name} support; take --device cpu, or build with \
+                 --features {name}"
+            )
         };
         assert_eq!(choose(device, Kernels::Avx2), Err(expected));
     }
