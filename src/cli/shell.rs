@@ -13,7 +13,7 @@ const NAME: &str = "millrace";
 /// Options of `completions`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct CompletionsOptions {
-    /// For which shell. bash: millrace completions bash > /etc/bash_completion.d/millrace
+    /// For which shell. bash: `millrace completions bash > /etc/bash_completion.d/millrace`
     shell: Shell,
 }
 

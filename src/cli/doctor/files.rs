@@ -1,5 +1,6 @@
 //! The addresses, the keys and the certificate.
 
+use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::Path;
 
@@ -25,7 +26,7 @@ pub(super) fn address(config: &Config) -> Check {
     let mut check = Check::new("address", format!("{scheme}://{address}")).fact("port", http.port);
     match config.http.admin {
         Some(admin) => {
-            check.text += &format!(", health and metrics on http://{admin}");
+            let _ = write!(check.text, ", health and metrics on http://{admin}");
             check = free(free(check, address, "--port"), admin, "--admin-listen");
         }
         None => check = free(check, address, "--port"),
@@ -39,7 +40,7 @@ pub(super) fn address(config: &Config) -> Check {
 /// Whether the server could listen there.
 fn free(mut check: Check, address: SocketAddr, option: &str) -> Check {
     let Err(e) = TcpListener::bind(address) else { return check };
-    check.text += &format!("; {address}: {e}");
+    let _ = write!(check.text, "; {address}: {e}");
     let advice = advice(address, option, &e);
     check.must(format!("Serve cannot listen on {address}: {advice}."))
 }
@@ -76,7 +77,7 @@ pub(super) fn keys(auth: &AuthConfig, host: IpAddr) -> Check {
         ));
     }
     if let Some(mode) = mode(path).filter(|mode| mode & 0o020 != 0) {
-        check.text += &format!(" (mode {mode:o})");
+        let _ = write!(check.text, " (mode {mode:o})");
         check = check.better(format!(
             "The file's group may write to it, and so let itself in: chmod 600 {}.",
             path.display()
@@ -110,7 +111,7 @@ pub(super) fn tls(config: Option<&TlsConfig>) -> Option<Check> {
     if let Some((from, until)) = first.and_then(|der| certificate::validity(&der)) {
         let now = OffsetDateTime::now_utc();
         let days = (until - now).whole_days();
-        check.text += &format!(", valid until {}", until.date());
+        let _ = write!(check.text, ", valid until {}", until.date());
         check = check.fact("days_left", days);
         if now < from {
             check = check.better(format!(
@@ -126,7 +127,7 @@ pub(super) fn tls(config: Option<&TlsConfig>) -> Option<Check> {
         }
     }
     if let Some(mode) = mode(&files.key).filter(|mode| mode & 0o004 != 0) {
-        check.text += &format!(" (key: mode {mode:o})");
+        let _ = write!(check.text, " (key: mode {mode:o})");
         check = check.better(format!(
             "Everybody here may read the certificate's private key: chmod 600 {key}."
         ));

@@ -190,7 +190,7 @@ impl Bench<'_> {
 /// The next event; `None` at the end of the channel.
 async fn next(events: &mut Receiver<Event>, deadline: Instant) -> Result<Option<Event>, String> {
     match timeout_at(deadline, events.recv()).await {
-        Ok(Some(Event::Failed(FailureKind::ShuttingDown))) | Ok(None) => {
+        Ok(Some(Event::Failed(FailureKind::ShuttingDown)) | None) => {
             Err("the engine ended during the speed test".to_owned())
         }
         Ok(Some(Event::Failed(kind))) => Err(format!("the engine failed a step ({kind:?})")),
