@@ -79,6 +79,7 @@ impl Stage {
             rows: width,
             cols: HIDDEN,
             change: Change::None,
+            exponents: None,
         };
         let bias = TensorSource {
             offset: source.byte_len() as u64,

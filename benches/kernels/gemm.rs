@@ -42,6 +42,7 @@ impl Matrices {
             rows: OUTPUTS,
             cols: COLS,
             change: Change::None,
+            exponents: None,
         };
         let parts = vec![part.clone(); STREAM.div_ceil(part.byte_len())];
         let small = TensorSource { rows: OUTPUTS / 16, ..part.clone() };

@@ -79,19 +79,24 @@ def make(spec, run):
     made, _ = folders.random_model(spec, vocabulary, seed)
     apart = reference.worst(rows, reference.answers(made, vocabulary)[1])
     assert apart == 0, f"{spec.name} changes by {apart} when it is written and read"
-    theirs, compared, as_gguf = second_reference(spec, vocabulary, rows, folder, run)
-    for prompt in prompts:
-        mine = reference.next_logprobs(theirs[prompt["name"]], prompt["ids"])
-        prompt["llama_cpp_next_logprobs"] = [round(x, 5) for x in mine]
+    compared, as_gguf = {}, None
+    if not spec.fallback:
+        theirs, compared, as_gguf = second_reference(spec, vocabulary, rows, folder, run)
+        for prompt in prompts:
+            mine = reference.next_logprobs(theirs[prompt["name"]], prompt["ids"])
+            prompt["llama_cpp_next_logprobs"] = [round(x, 5) for x in mine]
     expected = {"model": spec.name, "architecture": model.config.architectures[0], "seed": seed, "context": CONTEXT,
                 "vocab_size": model.config.vocab_size, "reference": f"transformers {transformers.__version__}, float32",
                 "tokenizer": vocabulary.probes(), "prompts": prompts,
-                "trust": reference.trust(folder, model, vocabulary, spec), "llama_cpp": compared}
+                "trust": reference.trust(folder, model, vocabulary, spec)}
+    if compared:
+        expected["llama_cpp"] = compared
     if as_gguf:
         expected["as_gguf"] = {"config": spec.llama_cpp_reading, "prompts": as_gguf}
     if reference.is_longrope(model):
         expected["original_context"] = original_context(spec, model, vocabulary, run)
-    llama_cpp.convert(spec, folder, folder / "model.gguf", spec.gguf, run.source, spec.gguf_tensors_per_split)
+    if not spec.fallback:
+        llama_cpp.convert(spec, folder, folder / "model.gguf", spec.gguf, run.source, spec.gguf_tensors_per_split)
     if spec.mxfp4:
         llama_cpp.check_mxfp4(model, folder / "model.gguf")
     (folder / "expected.json").write_text(report.as_json(expected))
@@ -115,14 +120,16 @@ def main():
     # The converter tells of every tensor.
     logging.basicConfig(level=logging.WARNING)
     if not args.table:
-        source = args.llama_source or llama_cpp.source(args.cache, servers.PEER_PACKAGE)
-        binary = args.llama_server or servers.peer_binary(args.cache)
+        wanted = [spec for spec in MODELS if not args.only or spec.name in args.only]
+        source = binary = None
+        if not all(spec.fallback for spec in wanted):
+            source = args.llama_source or llama_cpp.source(args.cache, servers.PEER_PACKAGE)
+            binary = args.llama_server or servers.peer_binary(args.cache)
         scratch = args.cache / "reference-models-work"
         scratch.mkdir(parents=True, exist_ok=True)
         run = llama_cpp.Run(args.out, scratch, source, binary, args.port)
-        for spec in MODELS:
-            if not args.only or spec.name in args.only:
-                make(spec, run)
+        for spec in wanted:
+            make(spec, run)
     report.write_table(args.out, [spec.name for spec in MODELS])
 
 

@@ -33,6 +33,8 @@ class Model:
     # Where llama.cpp deviates, on purpose or by omission: changes to the configuration under which transformers does as it does.
     llama_cpp_reading: dict = dataclasses.field(default_factory=dict)
     note: str = ""
+    # Computed by candle-transformers: a folder only, and no second reference.
+    fallback: bool = False
 
 
 def sizes(hidden, layers, heads, kv_heads, mlp, **more):
@@ -141,4 +143,16 @@ MODELS = [
     Model("gpt_oss-mxfp4", "GptOssConfig", GPT_OSS | gpt_oss_rope(False), "gpt-4o", mxfp4=True,
           mistakes={"ramp of YaRN rounded": gpt_oss_rope(True)}, llama_cpp_reading=gpt_oss_rope(True),
           note="ggml rounds YaRN's ramp to whole dimensions (ggml_rope_yarn_corr_dims), and activations to Q8_0 before MXFP4"),
+    Model("phi", "PhiConfig", sizes(32, 2, 2, 2, 64) | rope(partial_rotary_factor=0.5), "gpt-2", fallback=True,
+          mistakes={"all of a head turned": rope(partial_rotary_factor=1.0)}),
+    Model("stablelm", "StableLmConfig", sizes(32, 2, 2, 1, 64, use_qkv_bias=True) | rope(partial_rotary_factor=0.25), "gpt-2",
+          fallback=True, mistakes={"all of a head turned": rope(partial_rotary_factor=1.0)}),
+    Model("olmo", "OlmoConfig", sizes(32, 2, 2, 2, 64, clip_qkv=1.5) | PLAIN_ROPE, "gpt-2", fallback=True,
+          mistakes={"q, k and v not clipped": {"clip_qkv": None}}),
+    Model("glm4", "Glm4Config", sizes(32, 2, 2, 1, 64, head_dim=32, attention_bias=True) | rope(partial_rotary_factor=0.5),
+          "llama-bpe", fallback=True, mistakes={"all of a head turned": rope(partial_rotary_factor=1.0)}),
+    Model("gpt_bigcode", "GPTBigCodeConfig", {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": CONTEXT}, "starcoder",
+          fallback=True),
+    Model("lfm2", "Lfm2Config", sizes(32, 4, 2, 1, 64, full_attn_idxs=[1, 3], block_multiple_of=32) | rope(1000000.0), "llama-bpe",
+          fallback=True),
 ]

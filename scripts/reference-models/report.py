@@ -41,7 +41,7 @@ def prompt_json(prompt):
 
 
 def line(expected):
-    trust, theirs = rounded(expected["trust"]), rounded(expected["llama_cpp"])
+    trust, theirs = rounded(expected["trust"]), rounded(expected.get("llama_cpp", {}))
     said = f"{expected['model']}: seed {expected['seed']}, llama.cpp {theirs}, trust {trust}"
     if "original_context" in expected:
         said += f", original context {expected['original_context']['llama_cpp_difference']:.2g}"
@@ -60,12 +60,13 @@ def write_table(out, names):
         if not path.exists():
             continue
         expected = json.loads(path.read_text())
-        trust, theirs = expected["trust"], expected["llama_cpp"]
+        trust, theirs = expected["trust"], expected.get("llama_cpp")
         mistakes = trust["mistakes"] | {"order of the prompt": trust["order_difference"]}
         least = min(mistakes, key=mistakes.get)
-        as_is = theirs.get("difference_to_folder", "")
-        rows.append(f"| `{name}` | {expected['architecture']} | {trust['float64_difference']:.1e} | {theirs['difference']:.1e} | "
-                    f"{theirs['typical_difference']:.1e} | {as_is} | {mistakes[least]:.2g}: {least} |")
+        cells = " | | " if not theirs else (f"{theirs['difference']:.1e} | {theirs['typical_difference']:.1e} | "
+                                            f"{theirs.get('difference_to_folder', '')}")
+        rows.append(f"| `{name}` | {expected['architecture']} | {trust['float64_difference']:.1e} | {cells} | "
+                    f"{mistakes[least]:.2g}: {least} |")
     before, rest = readme.read_text().split(BEGIN)
     after = rest.split(END)[1]
     readme.write_text(before + BEGIN + "\n" + "\n".join(rows) + "\n" + END + after)

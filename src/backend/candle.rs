@@ -42,6 +42,16 @@ impl Place {
             Self::Metal => cfg!(feature = "metal"),
         }
     }
+
+    /// # Errors
+    /// A device that this build cannot reach, or that is not there.
+    pub fn device(self) -> Result<Device> {
+        match self {
+            Self::Cpu => Ok(Device::Cpu),
+            Self::Cuda => Device::new_cuda(0).map_err(failed),
+            Self::Metal => Device::new_metal(0).map_err(failed),
+        }
+    }
 }
 
 /// See the module.
@@ -92,10 +102,11 @@ impl CandleBackend {
     /// # Errors
     /// A device that this build cannot reach, or that is not there.
     pub fn new(place: Place) -> Result<Self> {
-        let (device, name) = match place {
-            Place::Cpu => (Device::Cpu, "candle/cpu"),
-            Place::Cuda => (Device::new_cuda(0).map_err(failed)?, "candle/cuda:0"),
-            Place::Metal => (Device::new_metal(0).map_err(failed)?, "candle/metal:0"),
+        let device = place.device()?;
+        let name = match place {
+            Place::Cpu => "candle/cpu",
+            Place::Cuda => "candle/cuda:0",
+            Place::Metal => "candle/metal:0",
         };
         let (step, logits) = (Step::default(), Vec::new());
         Ok(Self { device, exact: false, name, reserved: None, step, kept: None, logits })

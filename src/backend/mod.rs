@@ -6,19 +6,21 @@
 //! one arena without an allocation, and what keeps the decoder free of shapes.
 
 pub mod candle;
+mod change;
 mod coded;
 mod convert;
 pub mod cpu;
 mod mlp;
 mod read;
+mod source;
 mod stored;
 
-use std::fmt::Display;
-use std::path::PathBuf;
-
+pub use change::{Change, Exponents};
 pub use mlp::{Activation, Choice, ExpertWeights, Experts, Mlp, MlpWeights, Routing, SharedExpert};
 #[cfg(test)]
 pub(crate) use read::read_all;
+pub use read::read_floats;
+pub use source::{LinearSource, TensorSource};
 pub use stored::{Coded, Stored};
 
 /// One physical KV block of [`BLOCK_TOKENS`] tokens; the id is shared by all layers and backends.
@@ -118,102 +120,6 @@ impl BlockType {
             Self::Q5K => 176,
             Self::Q6K => 210,
         }
-    }
-}
-
-/// A matrix (or, with `rows == 1`, a vector) in a model file, or several of one shape, bounds checked
-/// when the header was read. Row-major: `rows` outputs of `cols` inputs each.
-#[derive(Debug, Clone)]
-pub struct TensorSource {
-    pub name: String,
-    pub path: PathBuf,
-    /// Byte offset of the first block from the beginning of the file.
-    pub offset: u64,
-    /// How the file has it.
-    pub stored: Stored,
-    /// How backends take it.
-    pub kind: BlockType,
-    /// One after the other: the experts of a layer. 1 for all that backends are given to load.
-    pub matrices: usize,
-    pub rows: usize,
-    pub cols: usize,
-    pub change: Change,
-}
-
-/// What loading does to the numbers of a tensor.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum Change {
-    #[default]
-    None,
-    /// Adds 1: the file has what a weight differs by from that.
-    PlusOne,
-    /// The file has rows as columns, of a type whose blocks are one number.
-    Transposed,
-    /// Multiplies by an f32 that the model has beside it, at this byte of a file: one for each matrix, one after the other.
-    Scaled { path: PathBuf, offset: u64 },
-}
-
-impl TensorSource {
-    /// Bytes of one row as backends take it. Cannot overflow for a source that was checked against its
-    /// file.
-    pub fn row_bytes(&self) -> usize {
-        self.cols / self.kind.block_len() * self.kind.block_bytes()
-    }
-
-    /// Bytes of the whole tensor as backends take it.
-    pub fn byte_len(&self) -> usize {
-        self.matrices * self.rows * self.row_bytes()
-    }
-
-    /// Matrix `index` of several.
-    #[must_use]
-    pub fn matrix(&self, index: usize) -> Self {
-        let bytes = self.rows * self.stored_row_bytes();
-        let name = format!("{}[{index}]", self.name);
-        let mut one = Self {
-            name,
-            matrices: 1,
-            offset: self.offset + (index * bytes) as u64,
-            ..self.clone()
-        };
-        if let Change::Scaled { offset, .. } = &mut one.change {
-            *offset += (index * size_of::<f32>()) as u64;
-        }
-        one
-    }
-
-    /// Bytes of the whole tensor in the file.
-    pub fn stored_len(&self) -> usize {
-        self.matrices * self.rows * self.stored_row_bytes()
-    }
-
-    /// Bytes that a row has in the file.
-    fn stored_row_bytes(&self) -> usize {
-        self.cols / self.stored.block_len() * self.stored.block_bytes()
-    }
-
-    /// Whether its bytes can be used as they are.
-    fn is_stored_as_taken(&self) -> bool {
-        self.stored == Stored::Block(self.kind) && self.change == Change::None
-    }
-
-    fn fault(&self, reason: impl Display) -> BackendError {
-        BackendError::Tensor { name: self.name.clone(), reason: reason.to_string() }
-    }
-}
-
-/// What a product multiplies by: matrices stacked by rows, and what is added to each output.
-#[derive(Debug, Clone)]
-pub struct LinearSource {
-    /// All with the same `cols`.
-    pub weights: Vec<TensorSource>,
-    /// Vectors, together as long as `weights` have rows; empty: nothing is added.
-    pub bias: Vec<TensorSource>,
-}
-
-impl From<TensorSource> for LinearSource {
-    fn from(weight: TensorSource) -> Self {
-        Self { weights: vec![weight], bias: Vec::new() }
     }
 }
 

@@ -68,16 +68,18 @@ impl Engine {
     ) -> Self {
         let spec = model.spec().clone();
         let limits = Limits {
-            sequences: settings.max_num_seqs,
+            sequences: if spec.one_at_a_time { 1 } else { settings.max_num_seqs },
             tokens: settings.max_num_batched_tokens.unwrap_or(usize::MAX).min(spec.max_rows),
             by_time: settings.max_num_batched_tokens.is_none(),
             logit_rows: spec.max_logit_rows,
+            later_tokens: spec.max_later_rows,
             layers: spec.layers,
-            speculating: settings.max_speculating_seqs,
+            speculating: if spec.one_at_a_time { 0 } else { settings.max_speculating_seqs },
         };
         shared.stats.kv_blocks_total.store(spec.kv_blocks, Ordering::Relaxed);
         let hashing = Hashing { secret, bits: model.prefix_hash_bits() };
-        let blocks = BlockManager::new(spec.kv_blocks, settings.prefix_caching.then_some(hashing));
+        let caches = settings.prefix_caching && !spec.one_at_a_time;
+        let blocks = BlockManager::new(spec.kv_blocks, caches.then_some(hashing));
         Self {
             scheduler: Scheduler::new(limits, blocks),
             sampler: Sampler::new(spec.vocab),

@@ -49,6 +49,8 @@ pub(super) struct Limits {
     /// Prompts take less than `tokens` while somebody waits for his next token.
     pub(super) by_time: bool,
     pub(super) logit_rows: usize,
+    /// Tokens of a chunk that does not begin its sequence.
+    pub(super) later_tokens: usize,
     /// Layers that a chunk can stop between.
     pub(super) layers: usize,
     /// Drafts are computed while at most so many answer, and nobody reads a prompt.
@@ -93,6 +95,7 @@ impl Scheduler {
             sequences: limits.sequences.max(1),
             tokens: limits.tokens.max(1),
             logit_rows: limits.logit_rows.max(1),
+            later_tokens: limits.later_tokens.max(1),
             ..limits
         };
         Self {

@@ -122,6 +122,8 @@ impl<B: Backend> Decoder<B> {
                 kv_blocks: limits.blocks,
                 max_rows: limits.max_rows,
                 max_logit_rows: limits.max_logit_rows,
+                max_later_rows: limits.max_rows,
+                one_at_a_time: false,
                 end_tokens: limits.end_tokens,
             },
             shape: d.shape,

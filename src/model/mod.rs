@@ -4,6 +4,7 @@ pub mod arch;
 pub mod decoder;
 #[cfg(any(test, feature = "fake-model"))]
 pub mod fake;
+mod foreign;
 pub mod load;
 mod open;
 #[cfg(test)]
@@ -36,6 +37,11 @@ pub struct ModelSpec {
     pub max_rows: usize,
     /// Most rows of logits a step may ask for.
     pub max_logit_rows: usize,
+    /// Most tokens of a chunk that does not begin its sequence.
+    pub max_later_rows: usize,
+    /// It keeps keys and values by itself, of one sequence, in the order in which they come. A step goes on where the
+    /// last one ended, or begins a sequence: nothing is taken back, shared, or computed beside it.
+    pub one_at_a_time: bool,
     /// Tokens that end an answer unless the request ignores them.
     pub end_tokens: Vec<u32>,
 }

@@ -2,6 +2,7 @@
 
 #[cfg(test)]
 mod coded_tests;
+mod foreign;
 mod kept;
 mod limits;
 mod plan;
@@ -16,8 +17,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::arch::{Description, describe};
 use super::decoder::{Decoder, Limits, Loaded, kv_block_bytes};
 use super::load::gguf::{LoadError, Metadata};
-use super::load::{Checkpoint, TextFiles, digest, end_tokens};
-use super::{Model, panic_text};
+use super::load::{Checkpoint, TextFiles, digest, end_tokens, open_foreign};
+use super::{Model, foreign::NAMES, panic_text};
 use crate::backend::candle::{CandleBackend, Place};
 use crate::backend::cpu::{self, CpuBackend};
 use crate::backend::{BLOCK_TOKENS, Backend, BackendError, Stored, TensorSource};
@@ -80,6 +81,9 @@ fn open_checked(
 ) -> Result<Opened, LoadError> {
     let refuse = |reason: String| LoadError::new(path, reason);
     let maker = Maker::choose(backend).map_err(refuse)?;
+    if let Some(folder) = open_foreign(path, &NAMES)? {
+        return foreign::open(folder, maker.place(), backend, engine);
+    }
     let quantize = backend.quantize.unwrap_or(maker.quantize());
     let checkpoint = Checkpoint::open(path, quantize)?;
     let (description, limits) = examine(&checkpoint, engine)?;
@@ -249,8 +253,15 @@ impl Maker {
         }
     }
 
+    fn place(self) -> Place {
+        match self {
+            Self::Cpu(..) => Place::Cpu,
+            Self::Candle(place) => place,
+        }
+    }
+
     fn is_on_cpu(self) -> bool {
-        matches!(self, Self::Cpu(..) | Self::Candle(Place::Cpu))
+        self.place() == Place::Cpu
     }
 
     /// What becomes of float matrices unless an option says otherwise: a device has the bandwidth for them as they are.

@@ -12,6 +12,10 @@ use crate::config::{AuthConfig, Config};
 /// The tutorial's own name, in the example where it is served.
 const EXAMPLE_NAME: &str = "text-davinci-002";
 
+/// Of a model that keeps one sequence by itself.
+const ONE_AT_A_TIME: &str =
+    "one at a time, whatever --max-num-seqs says: others wait; no prefix cache, no speculation";
+
 /// The port is open.
 pub(super) fn listening(config: &Config, address: SocketAddr, admin: Option<SocketAddr>) {
     let admin = admin.map(|admin| format!(", health and metrics on http://{admin}"));
@@ -35,6 +39,8 @@ pub(super) struct Facts {
     device: String,
     kv_tokens: usize,
     kv_cache: String,
+    /// Where it is not what the options say.
+    sequences: Option<&'static str>,
     keys: String,
     open: bool,
     webui: bool,
@@ -48,9 +54,10 @@ impl Facts {
         let blocks = if blocks == 0 { served.engine.spec().kv_blocks } else { blocks };
         let kv_tokens = blocks * BLOCK_TOKENS;
         let kv_bytes = blocks as u64 * served.engine.kv_block_bytes() as u64;
+        let alone = served.engine.spec().one_at_a_time;
         let dtype = match config.engine.kv_cache_dtype {
-            KvDtype::F16 => "f16",
-            KvDtype::F32 => "f32",
+            KvDtype::F16 if !alone => "f16",
+            _ => "f32",
         };
         // A file may be called anything.
         let own = one_line(served.names.first().map_or("", String::as_str));
@@ -72,6 +79,7 @@ impl Facts {
                 "{kv_tokens} tokens ({}, {dtype}): {full:.1} sequences at full context",
                 size(kv_bytes)
             ),
+            sequences: alone.then_some(ONE_AT_A_TIME),
             keys: keys(&config.auth),
             open: config.auth.allow_unauthenticated,
             webui: config.http.webui,
@@ -97,12 +105,12 @@ impl Facts {
     fn log(&self) {
         tracing::info!(
             url = %self.base, model = %self.model, context = self.context, device = %self.device,
-            kv_cache = %self.kv_cache, keys = %self.keys, "ready to serve"
+            kv_cache = %self.kv_cache, sequences = self.sequences, keys = %self.keys, "ready to serve"
         );
     }
 
     fn text(&self) -> String {
-        let Self { base, model, example, context, device, kv_cache, keys, .. } = self;
+        let Self { base, model, example, context, device, kv_cache, keys, sequences, .. } = self;
         let mut out = format!("\nmillrace {} is ready to serve\n\n", env!("CARGO_PKG_VERSION"));
         let playground = if self.webui { format!("{base}/") } else { "off".to_owned() };
         for (name, value) in [
@@ -112,8 +120,12 @@ impl Facts {
             ("context", &format!("{context} tokens")),
             ("device", device),
             ("kv cache", kv_cache),
+            ("sequences", &sequences.unwrap_or_default().to_owned()),
             ("keys", keys),
         ] {
+            if value.is_empty() {
+                continue;
+            }
             let _ = writeln!(out, "  {name:<12}{value}");
         }
         let (curl, python) = if self.open {

@@ -7,29 +7,29 @@ use serde_json::{Value, json};
 
 use crate::support::Server;
 
-/// One with shards, one whose tokenizer is `SentencePiece`'s, one that rotates nothing, one with experts.
-const FAMILIES: [&str; 6] = ["qwen2", "llama", "llama3", "gemma3", "gpt2", "mixtral"];
+/// One with shards, one whose tokenizer is `SentencePiece`'s, one that rotates nothing, two with experts.
+const FAMILIES: [&str; 7] = ["qwen2", "llama", "llama3", "gemma3", "gpt2", "mixtral", "gpt_oss"];
 /// Our KV cache is f16 here; weights are floats (`--quantize none`). The order of the prompt costs 2 nats or more.
 const TOLERANCE_NATS: f64 = 0.02;
 /// Eight bits of weights and activations, of models whose weights are random: the usual difference, not the worst.
 const QUANTIZED_NATS: f64 = 0.2;
 
-fn folder(family: &str) -> PathBuf {
+pub(crate) fn folder(family: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models").join(family)
 }
 
-fn expected(family: &str) -> Value {
+pub(crate) fn expected(family: &str) -> Value {
     serde_json::from_slice(&fs::read(folder(family).join("expected.json")).unwrap()).unwrap()
 }
 
-fn serve(family: &str, options: &[&str]) -> Server {
+pub(crate) fn serve(family: &str, options: &[&str]) -> Server {
     let path = folder(family);
     let args = [&[path.to_str().unwrap(), "--kv-cache-memory", "64MiB"][..], options].concat();
     Server::start(&args)
 }
 
 /// How far each token's log-probability is from that of transformers, ascending.
-fn differences(server: &Server, expected: &Value) -> Vec<f64> {
+pub(crate) fn differences(server: &Server, expected: &Value) -> Vec<f64> {
     let mut all = Vec::new();
     for prompt in expected["prompts"].as_array().unwrap() {
         let body = json!({"model": expected["model"], "prompt": prompt["ids"], "max_tokens": 0,

@@ -202,6 +202,46 @@ fn row_31_tensors_that_are_not_where_they_say() {
 }
 
 #[test]
+fn row_31_halves_of_mxfp4_that_do_not_fit() {
+    const BLOCKS: &str = "model.layers.0.mlp.experts.down_proj_blocks";
+    const SCALES: &str = "model.layers.0.mlp.experts.down_proj_scales";
+    let refused = |says: &str, change: &dyn Fn(&mut Value)| {
+        let folder = Folder::of("gpt_oss-mxfp4");
+        folder.change_header(change);
+        folder.assert_refused(says);
+    };
+    for (name, says) in [(BLOCKS, "has no _blocks"), (SCALES, "has no _scales")] {
+        refused(says, &|header| drop(header.as_object_mut().unwrap().remove(name)));
+    }
+    for (name, shape, says) in [
+        (BLOCKS, json!([4, 32, 16]), "not blocks of 16 bytes"),
+        (BLOCKS, json!([4, 32, 2, 8]), "not blocks of 16 bytes"),
+        (BLOCKS, json!([4, 16, 2, 16]), "which are not those of"),
+        (SCALES, json!([4, 16, 2]), "which are not those of"),
+        (SCALES, json!([4, 32, 2]), "lies at"),
+        (SCALES, json!([1_u64 << 32, 1_u64 << 32, 16]), "lies at"),
+    ] {
+        refused(says, &|header| header[name]["shape"] = shape.clone());
+    }
+    // Both halves agree, and are those of another matrix.
+    refused("down_proj_blocks is 4 x 16 x 64, the hyperparameters say 4 x 32 x 32", &|header| {
+        header[BLOCKS]["shape"] = json!([4, 16, 2, 16]);
+        header[SCALES]["shape"] = json!([4, 16, 2]);
+    });
+    refused("has type U8, which is not supported", &|header| {
+        let bytes = header[SCALES].clone();
+        header["model.layers.0.mlp.experts.down_proj_bias"] = bytes;
+    });
+    refused("is of MXFP4, and is not of type U8", &|header| {
+        header[SCALES] = header["model.layers.0.mlp.experts.down_proj_bias"].clone();
+    });
+    refused("is there twice", &|header| {
+        let weight = header["model.layers.0.mlp.router.weight"].clone();
+        header["model.layers.0.mlp.experts.down_proj"] = weight;
+    });
+}
+
+#[test]
 fn row_31_configurations_that_no_model_has() {
     for (key, value, says) in [
         ("model_type", json!("tf5"), "is not supported (supported: "),
@@ -246,6 +286,7 @@ fn row_31_configurations_that_say_too_little() {
         ("granite", "attention_multiplier"),
         ("gemma2", "final_logit_softcapping"),
         ("gemma3", "rope_theta"),
+        ("gpt_oss", "layer_types"),
         ("smollm3", "rope_theta"),
     ] {
         let folder = Folder::of(family);

@@ -208,6 +208,9 @@ fn row_31_tensors_of_impossible_shapes_places_and_types() {
         (9, "has type Q8_1, which is not supported"),
         (28, "has type F64, which is not supported"),
         (16, "has rows of 64 values, which is not a multiple of IQ2_XXS's 256"),
+        (4, "has type Q4_2, which is not supported"),
+        (10, "has rows of 64 values, which is not a multiple of Q2_K's 256"),
+        (34, "has rows of 64 values, which is not a multiple of TQ1_0's 256"),
         (u32::MAX, "has type 4294967295, which is not supported"),
         (14, "has rows of 64 values, which is not a multiple of Q6_K's 256"),
     ] {

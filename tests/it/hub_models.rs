@@ -282,6 +282,27 @@ fn what_serving_takes_is_told_before_it_comes() {
     assert!(with("many").contains("memory: not known before it is here"));
 }
 
+/// Of experts that are one tensor, and of families that candle-transformers computes.
+#[test]
+fn what_serving_takes_is_told_of_every_kind_of_folder() {
+    for name in ["gpt_oss", "gpt_oss-mxfp4", "phi", "lfm2"] {
+        let (home, files) = (tempdir().unwrap(), family(name, is_of_folder));
+        let (host, _storage) = hosts(&files);
+        let mut command = pull(&home, &host.url(), NAME);
+        let (code, _, err) = outcome(command.env("MILLRACE_KV_CACHE_MEMORY", "1MiB"));
+        assert_eq!(code, 0, "{name}: {err}");
+        let line = "maker/tiny: serving it takes about 0.1";
+        assert!(err.find(line).unwrap() < err.find("downloading").unwrap(), "{name}: {err}");
+        assert_served(&home, NAME, "tiny");
+    }
+    let (home, mut files) = (tempdir().unwrap(), family("phi", is_of_folder));
+    changed(&mut files, "config.json", |config| config["qk_layernorm"] = json!(true));
+    let (host, _storage) = hosts(&files);
+    let e = refusal(&mut pull(&home, &host.url(), NAME));
+    let reason = "maker/tiny: config.json: qk_layernorm true is not supported here, only false";
+    assert!(e.contains(reason) && there(&home) == ["config.json"], "{e}");
+}
+
 #[test]
 fn what_cannot_be_told_before_is_no_reason_not_to_come() {
     let whole = large("general.name", "Large");

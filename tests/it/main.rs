@@ -18,6 +18,8 @@ mod fake_hub;
 mod faults;
 #[cfg(target_os = "linux")]
 mod folders;
+#[cfg(target_os = "linux")]
+mod foreign;
 mod hostile_folder;
 mod hostile_model;
 mod house;

@@ -42,6 +42,8 @@ impl Demand {
 pub(super) struct Left<'a> {
     pub(super) tokens: usize,
     pub(super) rows: usize,
+    /// Of a chunk that does not begin its sequence.
+    later_tokens: usize,
     allowance: Allowance<'a>,
     /// Tokens of the prompts that have not had their turn.
     prompts: usize,
@@ -62,6 +64,7 @@ impl<'a> Left<'a> {
         Self {
             tokens: limits.tokens,
             rows: limits.logit_rows,
+            later_tokens: limits.later_tokens,
             allowance: cost.allowance(load, wait),
             prompts: demand.prompts,
             is_first: true,
@@ -74,6 +77,9 @@ impl<'a> Left<'a> {
     /// The part in the step of the sequence whose turn it is, if any is left for it.
     pub(super) fn chunk(&mut self, s: &Sequence) -> Option<(Chunk, Option<Stage>)> {
         let mut most = self.tokens;
+        if s.computed > 0 {
+            most = most.min(self.later_tokens);
+        }
         if s.pending() > 1 {
             self.prompts -= s.pending();
             let in_time = if self.scarce { 1 } else { self.allowance.tokens(s.computed) };
@@ -137,7 +143,15 @@ mod tests {
 
     fn limits(layers: usize) -> Limits {
         let (sequences, tokens, logit_rows) = (8, 256, 64);
-        Limits { sequences, tokens, by_time: true, logit_rows, layers, speculating: 0 }
+        Limits {
+            sequences,
+            tokens,
+            by_time: true,
+            logit_rows,
+            later_tokens: tokens,
+            layers,
+            speculating: 0,
+        }
     }
 
     /// A step takes 4 ms, a row 0.1 ms, 8,192 pairs 1 ms.
@@ -252,6 +266,17 @@ mod tests {
         let end = sequence(0, 12_017, 12_000);
         let (chunk, stage) = part(&end, &[&end], LAYERS);
         assert_eq!((chunk.tokens, stage), (16, None), "its end fits but for what samples");
+    }
+
+    #[test]
+    fn a_chunk_that_begins_its_sequence_may_be_longer_than_later_ones() {
+        let limits = Limits { later_tokens: 16, ..limits(1) };
+        for (computed, tokens) in [(0, 256), (256, 16)] {
+            let s = sequence(0, 1000, computed);
+            let demand = Demand::of(std::slice::from_ref(&s));
+            let (chunk, stage) = Left::new(&limits, &demand, &cost(), 1).chunk(&s).unwrap();
+            assert_eq!((chunk.tokens, stage), (tokens, None));
+        }
     }
 
     #[test]

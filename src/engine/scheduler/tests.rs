@@ -36,7 +36,15 @@ impl Room for Channels {
 const HASHING: Hashing = Hashing { secret: [3; 32], bits: 128 };
 
 fn limits(sequences: usize, tokens: usize, logit_rows: usize) -> Limits {
-    Limits { sequences, tokens, by_time: true, logit_rows, layers: 1, speculating: 0 }
+    Limits {
+        sequences,
+        tokens,
+        by_time: true,
+        logit_rows,
+        later_tokens: tokens,
+        layers: 1,
+        speculating: 0,
+    }
 }
 
 /// A scheduler and the rest of an engine that generates token 1 for everybody.

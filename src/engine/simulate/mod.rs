@@ -233,13 +233,16 @@ struct Life {
 /// Lives the life of `seed` with the fake model. The error says what did not hold.
 pub fn live(seed: u64) -> Result<Tally, String> {
     let mut dice = Dice::new(seed);
+    let one_at_a_time = dice.chance(0.1);
     let most = ModelSpec {
         vocab: FAKE_VOCAB,
-        layers: dice.one_of(&[1, 2, 5, 30]),
+        layers: if one_at_a_time { 1 } else { dice.one_of(&[1, 2, 5, 30]) },
         max_context: usize::MAX,
         kv_blocks: usize::MAX,
         max_rows: usize::MAX,
         max_logit_rows: usize::MAX,
+        max_later_rows: if one_at_a_time { dice.up_to(1, 40) } else { usize::MAX },
+        one_at_a_time,
         end_tokens: vec![END_TOKEN],
     };
     let world = World::draw(&mut dice, &Scale::FAKE, &most);
@@ -253,10 +256,12 @@ pub fn live(seed: u64) -> Result<Tally, String> {
         max_logit_rows,
         end_every: dice.up_to(5, 200) as u64,
         repeats: dice.one_of(&[0, 0, 2, 20]),
+        one_at_a_time,
         ..Options::default()
     };
     let alone = max_len.div_ceil(BLOCK_TOKENS);
-    let alone = Options { kv_blocks: alone, max_rows: max_len, ..options.clone() };
+    let alone =
+        Options { kv_blocks: alone, max_rows: max_len, one_at_a_time: false, ..options.clone() };
     let mut oracle = Oracle::new(Box::new(FakeModel::new(alone)));
     live_in(world, Box::new(FakeModel::new(options)), &mut oracle, (Scale::FAKE, dice))
 }

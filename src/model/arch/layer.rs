@@ -154,19 +154,34 @@ impl Reader<'_, '_> {
         let width = self.sizes.expert;
         let router = self
             .linear(&Product { parts: &[(&name("ffn_gate_inp"), s.experts)], inputs: s.hidden })?;
-        let gate = self.stack(&name("ffn_gate_exps"), (width, s.hidden))?;
-        let up = self.stack(&name("ffn_up_exps"), (width, s.hidden))?;
+        let up = self.expert_gates(name, width)?;
         let down = self.stack(&name("ffn_down_exps"), (s.hidden, width))?;
-        let experts = gate.into_iter().zip(up).zip(down).map(|((mut gate, up), down)| {
-            gate.weights.extend(up.weights);
-            gate.bias.extend(up.bias);
-            MlpSource { up: gate, down }
-        });
         Ok(MlpDescription::Experts {
             router,
-            experts: experts.collect(),
+            experts: up.into_iter().zip(down).map(|(up, down)| MlpSource { up, down }).collect(),
             shared: self.shared_expert(name)?,
         })
+    }
+
+    /// Gate and up of all experts, which are one tensor or two.
+    fn expert_gates(
+        &mut self,
+        name: &dyn Fn(&str) -> String,
+        width: usize,
+    ) -> Result<Vec<LinearSource>, Refused> {
+        let hidden = self.sizes.shape.hidden;
+        let both = name("ffn_gate_up_exps");
+        if self.tensors.has(&format!("{both}.weight")) {
+            return self.stack(&both, (2 * width, hidden));
+        }
+        let gate = self.stack(&name("ffn_gate_exps"), (width, hidden))?;
+        let up = self.stack(&name("ffn_up_exps"), (width, hidden))?;
+        let stacked = gate.into_iter().zip(up).map(|(mut gate, up)| {
+            gate.weights.extend(up.weights);
+            gate.bias.extend(up.bias);
+            gate
+        });
+        Ok(stacked.collect())
     }
 
     /// The products of all experts, which are one tensor.

@@ -8,7 +8,7 @@ use crate::model::load::gguf::shown;
 
 /// Parts of a layer that some architecture computes with (`LLM_TENSOR_NAMES` of llama.cpp). A file
 /// that has one of them for which its own architecture has no use would be computed wrongly.
-const LAYER_PARTS: [&str; 41] = [
+const LAYER_PARTS: [&str; 43] = [
     "attn_norm_2.weight",
     "attn_q.bias",
     "attn_k.bias",
@@ -39,9 +39,11 @@ const LAYER_PARTS: [&str; 41] = [
     "ffn_gate_exps.weight",
     "ffn_up_exps.weight",
     "ffn_down_exps.weight",
+    "ffn_gate_up_exps.weight",
     "ffn_gate_exps.bias",
     "ffn_up_exps.bias",
     "ffn_down_exps.bias",
+    "ffn_gate_up_exps.bias",
     "ffn_gate_shexp.weight",
     "ffn_up_shexp.weight",
     "ffn_down_shexp.weight",

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use proptest::prelude::*;
 
 use super::*;
+use crate::backend::cpu::packed_bytes;
 use crate::backend::{BlockType, Change};
 use crate::model::load::gguf::Gguf;
 
@@ -27,6 +28,7 @@ fn tensor(tensors: &mut Tensors, name: &str, rows: usize, cols: usize) {
         rows,
         cols,
         change: Change::None,
+        exponents: None,
     };
     tensors.insert(name.to_owned(), source);
 }
@@ -264,6 +266,8 @@ fn experts_are_views_of_one_tensor() {
     assert_eq!((third.rows, third.cols, third.matrices), (32, 32, 1));
     assert_eq!(third.offset, all.offset + 2 * 32 * 32 * 2);
     assert_eq!(fourth.offset + fourth.byte_len() as u64, all.offset + all.byte_len() as u64);
+    // All of them count where memory is planned.
+    assert_eq!(packed_bytes(all), 4 * packed_bytes(third));
     let biases = &tensors["blk.1.ffn_up_exps.bias"];
     assert_eq!(experts[3].up.bias[1].offset, biases.offset + 3 * 32 * 4);
     let short = TensorSource { matrices: 3, ..all.clone() };

@@ -51,6 +51,8 @@ pub struct FakeModel {
     logits: Vec<f32>,
     /// Start, tokens and next layer of the chunk that is under way.
     under_way: Option<(usize, Vec<u32>, usize)>,
+    /// Tokens of the sequence of the last step, where it is one at a time.
+    fed: usize,
     /// Steps since the start.
     steps: u64,
 }
@@ -72,10 +74,12 @@ impl FakeModel {
             kv_blocks: options.kv_blocks,
             max_rows: options.max_rows,
             max_logit_rows: options.max_logit_rows,
+            max_later_rows: options.max_rows,
+            one_at_a_time: options.one_at_a_time,
             end_tokens: vec![END_TOKEN],
         };
         let slots = vec![EMPTY; spec.kv_blocks * BLOCK_TOKENS];
-        Self { spec, options, slots, logits: Vec::new(), under_way: None, steps: 0 }
+        Self { spec, options, slots, logits: Vec::new(), under_way: None, fed: 0, steps: 0 }
     }
 
     /// Longest sequence in tokens, where the command line says so.
@@ -90,6 +94,20 @@ impl FakeModel {
         let block = block.filter(|&b| b < self.spec.kv_blocks);
         let block = block.ok_or_else(|| StepError(format!("no block for position {position}")))?;
         Ok(block * BLOCK_TOKENS + position % BLOCK_TOKENS)
+    }
+
+    /// Refuses what a model that keeps one sequence by itself cannot compute.
+    fn follow(&mut self, batch: &Batch<'_>) -> Result<(), StepError> {
+        let fed = self.fed;
+        match batch.slices {
+            [] => Ok(()),
+            [slice] if slice.start == 0 || slice.start == fed => {
+                self.fed = slice.start + slice.tokens.len();
+                Ok(())
+            }
+            [slice] => Err(StepError(format!("a step at {} after {fed} tokens", slice.start))),
+            all => Err(StepError(format!("{} sequences at a time", all.len()))),
+        }
     }
 
     fn write(&mut self, slice: &Slice<'_>) -> Result<(), StepError> {
@@ -189,6 +207,9 @@ impl Model for FakeModel {
         self.logits.clear();
         if batch.rows() > self.spec.max_rows || batch.logit_rows() > self.spec.max_logit_rows {
             return Err(StepError("the step is larger than what was reserved".to_owned()));
+        }
+        if self.spec.one_at_a_time {
+            self.follow(batch)?;
         }
         // All writes come before all reads, so that a block held by two sequences shows.
         for slice in batch.slices {

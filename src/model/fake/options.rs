@@ -13,6 +13,8 @@ pub struct Options {
     /// Most tokens, and most rows of logits, of a step.
     pub max_rows: usize,
     pub max_logit_rows: usize,
+    /// As a model that keeps one sequence by itself; a step that such a model could not compute fails.
+    pub one_at_a_time: bool,
     /// Histories for each that ends an answer; 0: none does.
     pub end_every: u64,
     /// Of so many histories, all but one prefer what followed their last token before; 0: none does.
@@ -53,6 +55,7 @@ impl Default for Options {
             kv_blocks: 4096,
             max_rows: 4096,
             max_logit_rows: 256,
+            one_at_a_time: false,
             end_every: 64,
             repeats: 0,
             step_ms: 0,
@@ -63,8 +66,8 @@ impl Default for Options {
     }
 }
 
-const KEYS: &str = "vocab, layers, max_len, kv_blocks, max_rows, max_logit_rows, end_every, \
-                    repeats, step_ms, load_ms, hash_bits, fault";
+const KEYS: &str = "vocab, layers, max_len, kv_blocks, max_rows, max_logit_rows, \
+                    one_at_a_time, end_every, repeats, step_ms, load_ms, hash_bits, fault";
 
 impl Options {
     /// Reads `fake:key=value,…`, with or without anything behind the colon.
@@ -93,6 +96,7 @@ impl Options {
             "kv_blocks" => self.kv_blocks = number(1, 1 << 20)? as usize,
             "max_rows" => self.max_rows = number(1, 1 << 20)? as usize,
             "max_logit_rows" => self.max_logit_rows = number(1, 1 << 20)? as usize,
+            "one_at_a_time" => self.one_at_a_time = number(0, 1)? == 1,
             "end_every" => self.end_every = number(0, u64::MAX)?,
             "repeats" => self.repeats = number(0, u64::MAX)?,
             "step_ms" => self.step_ms = number(0, 600_000)?,

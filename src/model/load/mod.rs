@@ -16,8 +16,8 @@ pub use defaults::SamplingDefaults;
 pub use digest::digest;
 pub(crate) use digest::hex;
 pub use end_tokens::end_tokens;
-pub use folder::TextFiles;
-pub(crate) use folder::files as folder_files;
+pub use folder::{Foreign, TextFiles, open_foreign};
+pub(crate) use folder::{files as folder_files, preview_foreign};
 use gguf::{Gguf, LoadError, Metadata, ModelFile};
 
 /// Opens a file of a model somewhere, and says how many bytes it has. Errors are clauses about the file.
@@ -67,7 +67,7 @@ impl Checkpoint {
     pub(crate) fn preview_folder(
         path: &Path,
         config: &str,
-        shards: folder_files::Shards,
+        shards: &folder_files::Shards,
         quantize: Quantize,
         open: Input<'_>,
     ) -> Result<Self, LoadError> {

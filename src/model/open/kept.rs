@@ -23,7 +23,7 @@ pub(super) fn kept_as_others(
         }
         memory +=
             of_it.clone().map(|t| if is_on_cpu { packed_bytes(t) } else { taken(t) }).sum::<u64>();
-        file += of_it.map(|tensor| tensor.stored_len() as u64).sum::<u64>();
+        file += of_it.map(|tensor| tensor.file_len() as u64).sum::<u64>();
         let (comma, plural) =
             (if line.is_empty() { "" } else { ", " }, if count == 1 { "" } else { "s" });
         let kept = coded.kept_as().label();
@@ -56,6 +56,7 @@ mod tests {
             rows: 1 << 15,
             cols: 1 << 14,
             change: Change::None,
+            exponents: None,
         }
     }
 

@@ -19,7 +19,8 @@ pub(super) fn limits(
     engine: &EngineConfig,
     end_tokens: Vec<u32>,
 ) -> Result<Limits, String> {
-    let blocks = blocks(description, engine)?;
+    let block_bytes = kv_block_bytes(&description.shape, engine.kv_cache_dtype);
+    let blocks = cache_blocks(block_bytes, engine)?;
     let max_context = max_context(description.context, engine.max_model_len, blocks)?;
     let max_rows = engine
         .max_num_batched_tokens
@@ -37,10 +38,9 @@ pub(super) fn limits(
     })
 }
 
-/// Of the KV cache.
-pub(super) fn blocks(description: &Description, engine: &EngineConfig) -> Result<usize, String> {
-    let block_bytes = kv_block_bytes(&description.shape, engine.kv_cache_dtype) as u64;
-    let blocks = engine.kv_cache_bytes / block_bytes;
+/// Blocks that the KV cache has.
+pub(super) fn cache_blocks(block_bytes: usize, engine: &EngineConfig) -> Result<usize, String> {
+    let blocks = engine.kv_cache_bytes / block_bytes as u64;
     if blocks == 0 {
         let bytes = engine.kv_cache_bytes;
         return Err(format!(
@@ -53,7 +53,11 @@ pub(super) fn blocks(description: &Description, engine: &EngineConfig) -> Result
 
 /// Longest sequence. Asked for, it stands even where the cache holds less: the engine refuses what
 /// can never fit. Not asked for, it is what model and cache both bear.
-fn max_context(trained: usize, asked: Option<usize>, blocks: usize) -> Result<usize, String> {
+pub(super) fn max_context(
+    trained: usize,
+    asked: Option<usize>,
+    blocks: usize,
+) -> Result<usize, String> {
     let held = blocks.saturating_mul(BLOCK_TOKENS);
     match asked {
         Some(0) => Err("--max-model-len is 0".to_owned()),

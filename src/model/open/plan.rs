@@ -28,6 +28,11 @@ impl Plan {
         }
     }
 
+    /// Of weights that take so much, and blocks of keys and values.
+    pub(super) fn of_bytes(weights: u64, block_bytes: usize, blocks: usize) -> Self {
+        Self { weights, kv_cache: (block_bytes as u64).saturating_mul(blocks as u64) }
+    }
+
     /// Refuses what `memory`, of the machine or its container, cannot hold, and logs the rest.
     pub(super) fn check(self, memory: Option<u64>) -> Result<(), String> {
         let (weights, kv_cache) = (gib(self.weights), gib(self.kv_cache));

@@ -8,8 +8,10 @@ use std::path::Path;
 use super::plan::{Plan, gib};
 use super::{Maker, limits, understand};
 use crate::config::{BackendConfig, EngineConfig};
+use crate::model::decoder::kv_block_bytes;
+use crate::model::foreign::{self, NAMES};
 use crate::model::load::gguf::{LoadError, Metadata};
-use crate::model::load::{Checkpoint, Input, folder_files};
+use crate::model::load::{Checkpoint, Input, folder_files, preview_foreign};
 use crate::model::panic_text;
 
 /// Beside weights and KV cache: the program, vocabulary and the rows of a step take 50 to 80 MB with the models of the
@@ -79,22 +81,31 @@ fn examined(
         let (input, bytes) = opened?;
         Ok((Box::new(Watched { input, unreadable: &unreadable }) as Box<dyn Read + '_>, bytes))
     };
+    let refused = |e| if unreadable.get() { NoPreview::Unknown } else { NoPreview::Refused(e) };
+    let is_on_cpu = maker.is_on_cpu();
     let checkpoint = match remote {
         // A header that is none may be the fault of whoever sent it; the whole file will show.
         Remote::File => Checkpoint::preview_file(path, &watched).map_err(|_| NoPreview::Unknown)?,
         Remote::Folder { config, shards } => {
             let quantize = backend.quantize.unwrap_or(maker.quantize());
-            let opened = Checkpoint::preview_folder(path, config, shards, quantize, &watched);
-            opened.map_err(|e| {
-                if unreadable.get() { NoPreview::Unknown } else { NoPreview::Refused(e) }
-            })?
+            let theirs = preview_foreign(path, config, &shards, &NAMES, &watched);
+            if let Some(folder) = theirs.map_err(refused)? {
+                let understood = foreign::Plan::of(&folder);
+                let model = understood.map_err(|e| NoPreview::Refused(LoadError::new(path, e)))?;
+                super::foreign::check_quantize(&folder, backend).map_err(|_| NoPreview::Unknown)?;
+                let room = super::foreign::room(&model, engine).map_err(|_| NoPreview::Unknown)?;
+                let needs = Needs { plan: room.memory, is_on_cpu };
+                return Ok(Preview { needs, metadata: folder.metadata });
+            }
+            let opened = Checkpoint::preview_folder(path, config, &shards, quantize, &watched);
+            opened.map_err(refused)?
         }
     };
     let (description, _) = understand(&checkpoint)
         .map_err(|reason| NoPreview::Refused(LoadError::new(path, reason)))?;
-    let blocks = limits::blocks(&description, engine).map_err(|_| NoPreview::Unknown)?;
+    let block_bytes = kv_block_bytes(&description.shape, engine.kv_cache_dtype);
+    let blocks = limits::cache_blocks(block_bytes, engine).map_err(|_| NoPreview::Unknown)?;
     let mut plan = Plan::of(&checkpoint, &description, engine, blocks);
-    let is_on_cpu = maker.is_on_cpu();
     if !is_on_cpu {
         let bytes = checkpoint.tensors.values().map(|tensor| tensor.byte_len() as u64);
         plan.weights = bytes.fold(0, u64::saturating_add);

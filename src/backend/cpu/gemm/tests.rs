@@ -67,6 +67,7 @@ fn source(path: &Path, kind: BlockType, rows: usize, cols: usize, offset: u64) -
         rows,
         cols,
         change: Change::None,
+        exponents: None,
     }
 }
 

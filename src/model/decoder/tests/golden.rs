@@ -8,6 +8,7 @@ use crate::backend::candle::{CandleBackend, Place};
 use crate::config::Kernels;
 use crate::model::Model;
 use crate::model::decoder::Limits;
+use crate::model::testing::log_softmax;
 
 /// Tokens less likely than this are noise in both.
 const WORTH_COMPARING: f64 = -8.0;
@@ -31,12 +32,6 @@ struct Prompt {
 struct Step {
     id: u32,
     top: Vec<(u32, f64)>,
-}
-
-pub(super) fn log_softmax(logits: &[f32]) -> Vec<f64> {
-    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits.iter().map(|&x| f64::from(x - max).exp()).sum();
-    logits.iter().map(|&x| f64::from(x - max) - sum.ln()).collect()
 }
 
 /// Differences of one prompt, taught with the reference's own continuation.

@@ -1,14 +1,8 @@
 //! Small random models of each family (`tests/models`) beside what transformers makes of the same
 //! weights in float32: every description, whole, in chunks, token by token, and in a batch.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
-use serde::Deserialize;
-
-use super::golden::log_softmax;
 use super::limits;
 use crate::backend::candle::{CandleBackend, Place};
 use crate::backend::cpu::CpuBackend;
@@ -18,6 +12,7 @@ use crate::model::Model;
 use crate::model::arch::{Description, describe};
 use crate::model::decoder::{Decoder, Limits};
 use crate::model::load::Checkpoint;
+use crate::model::testing::{Prompt, Rows, difference, expected, folder, log_softmax};
 
 const MODELS: [&str; 23] = [
     "llama",
@@ -52,47 +47,10 @@ const BLOCKS: usize = 5;
 /// least mistake that a reader of these files could make costs 1.9.
 const DIFFERENCE_MAX: f64 = 1e-3;
 
-#[derive(Deserialize)]
-struct Expected {
-    prompts: Vec<Prompt>,
-    /// Where the GGUF is less than the folder: a window that llama.cpp knows nothing of.
-    as_gguf: Option<Other>,
-    /// For a server whose context is no longer than that of the training.
-    original_context: Option<Other>,
-}
-
-#[derive(Deserialize)]
-struct Other {
-    prompts: Vec<Prompt>,
-}
-
-#[derive(Deserialize)]
-struct Prompt {
-    ids: Vec<u32>,
-    next_logprobs: Vec<f64>,
-    rows: Vec<Row>,
-}
-
-#[derive(Deserialize)]
-struct Row {
-    position: usize,
-    /// Little-endian floats in base64.
-    logprobs: String,
-}
-
-fn folder(model: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models").join(model)
-}
-
 /// The model's file, or the first one.
 pub(super) fn file(model: &str) -> PathBuf {
     let name = if model == "llama-linear" { "model-00001-of-00003.gguf" } else { "model.gguf" };
     folder(model).join(name)
-}
-
-fn expected(model: &str) -> Expected {
-    let text = fs::read_to_string(folder(model).join("expected.json")).unwrap();
-    serde_json::from_str(&text).unwrap()
 }
 
 /// As what a model is loaded.
@@ -119,11 +77,7 @@ fn reference(name: &str, form: Form) -> (Description, Vec<Prompt>) {
 /// Each as a file, and as a folder.
 fn models() -> impl Iterator<Item = (&'static str, Form)> {
     let forms = |name| [Form::Gguf, Form::Folder].map(|form| (name, form));
-    // gpt-oss is taken as GGUF only.
-    MODELS
-        .into_iter()
-        .flat_map(forms)
-        .filter(|&(name, form)| name != "gpt_oss" || form == Form::Gguf)
+    MODELS.into_iter().flat_map(forms)
 }
 
 /// Room for all prompts at once.
@@ -179,26 +133,6 @@ fn rows(model: &mut dyn Model, prompts: &[Prompt], way: Way) -> Rows {
     }
 }
 
-type Rows = Vec<Vec<Vec<f64>>>;
-
-/// Largest difference to the reference, in nats.
-fn difference(rows: &Rows, prompts: &[Prompt]) -> f64 {
-    let mut differences = Vec::new();
-    for (prompt, rows) in prompts.iter().zip(rows) {
-        for (i, want) in prompt.next_logprobs.iter().enumerate() {
-            differences.push((rows[i][prompt.ids[i + 1] as usize] - want).abs());
-        }
-        for row in &prompt.rows {
-            let bytes = BASE64_STANDARD.decode(&row.logprobs).unwrap();
-            let wanted = bytes.as_chunks::<4>().0.iter().map(|b| f64::from(f32::from_le_bytes(*b)));
-            let pairs = rows[row.position].iter().zip(wanted);
-            differences.extend(pairs.map(|(got, want)| (got - want).abs()));
-        }
-    }
-    // A NaN must not vanish, as it would in `f64::max`.
-    differences.into_iter().max_by(f64::total_cmp).unwrap()
-}
-
 #[test]
 fn every_family_is_its_reference_on_candle() {
     for (name, form) in models() {
@@ -251,12 +185,19 @@ fn factors_of_longrope_follow_the_servers_context() {
 /// otherwise here and there.
 #[test]
 fn mxfp4_is_exact_on_candle_and_near_on_our_kernels() {
-    let (description, prompts) = reference("gpt_oss-mxfp4", Form::Gguf);
+    for form in [Form::Gguf, Form::Folder] {
+        mxfp4_is_exact_or_near(form);
+    }
+}
+
+fn mxfp4_is_exact_or_near(form: Form) {
+    let (description, prompts) = reference("gpt_oss-mxfp4", form);
     let backend = CandleBackend::exact(Place::Cpu).unwrap();
     let mut model = Decoder::load(backend, &description, room()).unwrap();
     let exact = rows(&mut model, &prompts, Way::Whole);
     let worst = difference(&exact, &prompts);
-    assert!(worst <= DIFFERENCE_MAX, "{worst}");
+    println!("gpt_oss-mxfp4 {form:?}: {worst:.6} nats");
+    assert!(worst <= DIFFERENCE_MAX, "{form:?}: {worst}");
     let backend = CpuBackend::new(Some(2), Kernels::Auto).unwrap();
     let mut model = Decoder::load(backend, &description, room()).unwrap();
     let ours = rows(&mut model, &prompts, Way::Whole);

@@ -6,6 +6,7 @@ use serde_json::{Map, Value as Json};
 
 use super::names::Names;
 use super::{files, rope};
+use crate::model::foreign;
 use crate::model::load::gguf::{Metadata, Value, shown};
 
 /// A JSON object of the folder, such as the configuration of the model.
@@ -34,7 +35,8 @@ struct Family {
     needed: &'static [&'static str],
 }
 
-const NAMES: Names = Names { post_norms: false, norms_lack_one: false, is_gpt2: false };
+const NAMES: Names =
+    Names { post_norms: false, norms_lack_one: false, is_gpt2: false, is_gpt_oss: false };
 const PLAIN: Family = Family {
     name: "",
     arch: "",
@@ -70,7 +72,7 @@ const GEMMA2: Family = Family {
     ],
     ..GEMMA
 };
-const FAMILIES: [Family; 16] = [
+const FAMILIES: [Family; 17] = [
     // Llama 2 has no base in its files.
     Family { name: "llama", arch: "llama", needed: &[], ..PLAIN },
     Family { name: "mistral", arch: "llama", all_local: true, ..PLAIN },
@@ -94,6 +96,14 @@ const FAMILIES: [Family; 16] = [
         activation: "gelu_new",
         needed: &[],
         names: Names { is_gpt2: true, ..NAMES },
+        ..PLAIN
+    },
+    Family {
+        name: "gpt_oss",
+        arch: "gpt-oss",
+        names: Names { post_norms: true, is_gpt_oss: true, ..NAMES },
+        sums_to_one: true,
+        needed: &["rope_theta", "head_dim", "sliding_window", "layer_types"],
         ..PLAIN
     },
     GEMMA,
@@ -129,7 +139,7 @@ const SIZES: [(&str, &str, &str); 11] = [
     ("head_dim", "", "attention.key_length"),
     ("max_position_embeddings", "n_positions", "context_length"),
     ("num_experts", "num_local_experts", "expert_count"),
-    ("num_experts_per_tok", "", "expert_used_count"),
+    ("num_experts_per_tok", "experts_per_token", "expert_used_count"),
     ("moe_intermediate_size", "", "expert_feed_forward_length"),
     ("shared_expert_intermediate_size", "", "expert_shared_feed_forward_length"),
 ];
@@ -214,18 +224,14 @@ impl Config {
         let name = self.string("model_type")?.ok_or("config.json: model_type is missing")?;
         KNOWN.iter().find(|family| family.name == name).ok_or_else(|| {
             let known: Vec<&str> = KNOWN.iter().map(|family| family.name).collect();
-            let known = known.join(", ");
+            let known = [&known[..], &foreign::NAMES].concat().join(", ");
             format!("model_type {:?} is not supported (supported: {known})", shown(name))
         })
     }
 
     /// What would be computed otherwise than here.
     fn refuse_others(&self, family: &Family) -> Result<(), String> {
-        if let Some(Json::Object(quantization)) = self.values.get("quantization_config") {
-            let method = quantization.get("quant_method").and_then(Json::as_str).unwrap_or("some");
-            let method = shown(method);
-            return Err(format!("its weights are quantised ({method}), which is not supported"));
-        }
+        self.refuse_quantised(family.names.is_gpt_oss.then_some("mxfp4"))?;
         for key in ["hidden_activation", "hidden_act", "activation_function"] {
             // Gemma's first files say one thing there and mean another, which the other key corrects.
             if let Some(name) = self.string(key)? {
@@ -249,6 +255,11 @@ impl Config {
         if self.flag("scale_attn_weights")? == Some(false) {
             return Err("config.json: scale_attn_weights false is not supported".to_owned());
         }
+        for (key, usual) in [("swiglu_alpha", 1.702), ("swiglu_limit", 7.0)] {
+            if self.number(key)?.is_some_and(|number| (number - usual).abs() > 1e-6) {
+                return Err(format!("config.json: {key} is not {usual}, which is not supported"));
+            }
+        }
         if family.name == "smollm3" {
             let layers = self.array("no_rope_layers")?.unwrap_or_default();
             let each =
@@ -258,6 +269,19 @@ impl Config {
             }
         }
         Ok(())
+    }
+
+    /// Weights that are packed in a way that is not read, but for one.
+    pub(super) fn refuse_quantised(&self, known: Option<&str>) -> Result<(), String> {
+        let Some(Json::Object(quantization)) = self.values.get("quantization_config") else {
+            return Ok(());
+        };
+        let method = quantization.get("quant_method").and_then(Json::as_str).unwrap_or("some");
+        if Some(method) == known {
+            return Ok(());
+        }
+        let method = shown(method);
+        Err(format!("its weights are quantised ({method}), which is not supported"))
     }
 
     /// What transformers knows of a class, and its folder does not say.
@@ -362,6 +386,11 @@ impl Config {
             Some(Json::String(text)) => Ok(Some(text)),
             Some(_) => Err(format!("{}: {key} is not a string", self.file)),
         }
+    }
+
+    /// All of it.
+    pub(super) fn into_values(self) -> Map<String, Json> {
+        self.values
     }
 
     pub(super) fn get(&self, key: &str) -> Option<&Json> {

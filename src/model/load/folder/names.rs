@@ -4,6 +4,7 @@
 use crate::backend::Change;
 
 /// How a family departs from the names that most have.
+#[expect(clippy::struct_excessive_bools, reason = "a family either has a thing or has it not")]
 pub(super) struct Names {
     /// `post_attention_layernorm` follows the attention; otherwise it is the norm before the MLP.
     pub(super) post_norms: bool,
@@ -11,6 +12,8 @@ pub(super) struct Names {
     pub(super) norms_lack_one: bool,
     /// GPT-2's own names, and its matrices lie as columns.
     pub(super) is_gpt2: bool,
+    /// gpt-oss's own names of sinks and experts, which are one tensor.
+    pub(super) is_gpt_oss: bool,
 }
 
 /// What becomes of a tensor.
@@ -18,9 +21,18 @@ pub(super) struct Names {
 pub(super) enum Place {
     /// Its name, and what is done to it.
     Named(String, Change),
+    /// A half of a tensor in MXFP4.
+    Half(String, Change, Half),
     /// Computed from the configuration anyway, or a buffer of training.
     LeftAside,
     Unknown,
+}
+
+/// What tensors in MXFP4 are kept as, side by side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Half {
+    Numbers,
+    Exponents,
 }
 
 /// Buffers that some files have.
@@ -38,6 +50,11 @@ impl Names {
         let of_gpt2 = self.is_gpt2 && GPT2_ASIDE.iter().any(|end| plain.ends_with(end));
         if of_gpt2 || plain.ends_with(ASIDE) {
             return Place::LeftAside;
+        }
+        if self.is_gpt_oss
+            && let Some(place) = fused(plain)
+        {
+            return place;
         }
         if !plain.rsplit_once('.').is_some_and(|(_, kind)| KINDS.contains(&kind)) {
             return Place::Unknown;
@@ -89,7 +106,7 @@ impl Names {
             "self_attn.q_norm" => "attn_q_norm",
             "self_attn.k_norm" => "attn_k_norm",
             "mlp.gate_proj" => "ffn_gate",
-            "mlp.gate" | "block_sparse_moe.gate" => "ffn_gate_inp",
+            "mlp.gate" | "mlp.router" | "block_sparse_moe.gate" => "ffn_gate_inp",
             "mlp.shared_expert_gate" => "ffn_gate_inp_shexp",
             "mlp.shared_expert.gate_proj" => "ffn_gate_shexp",
             "mlp.shared_expert.up_proj" => "ffn_up_shexp",
@@ -100,6 +117,31 @@ impl Names {
             _ => return None,
         })
     }
+}
+
+/// What gpt-oss calls its own way: sinks, and the experts of a layer, which are one tensor. Their matrices are `[in, out]`,
+/// but `[out, in]` in MXFP4; outputs of gate and up are in turn.
+fn fused(name: &str) -> Option<Place> {
+    use Change::{None as Same, Separated, Transposed, TransposedSeparated};
+    let (index, part) = name.strip_prefix("layers.")?.split_once('.')?;
+    let index: u32 = index.parse().ok()?;
+    if part == "self_attn.sinks" {
+        return Some(Place::Named(format!("blk.{index}.attn_sinks.weight"), Same));
+    }
+    let (module, kind) = part.strip_prefix("mlp.experts.")?.split_once("_proj")?;
+    let (module, turned, straight) = match module {
+        "gate_up" => ("ffn_gate_up_exps", TransposedSeparated, Separated),
+        "down" => ("ffn_down_exps", Transposed, Same),
+        _ => return None,
+    };
+    let weight = format!("blk.{index}.{module}.weight");
+    Some(match kind {
+        "" => Place::Named(weight, turned),
+        "_bias" => Place::Named(format!("blk.{index}.{module}.bias"), straight),
+        "_blocks" => Place::Half(weight, straight, Half::Numbers),
+        "_scales" => Place::Half(weight, straight, Half::Exponents),
+        _ => return None,
+    })
 }
 
 /// One of several experts of a layer: its number, and which part of it.
@@ -129,7 +171,9 @@ mod tests {
 
     #[test]
     fn each_family_calls_its_parts_otherwise() {
-        let plain = Names { post_norms: false, norms_lack_one: false, is_gpt2: false };
+        let plain =
+            Names { post_norms: false, norms_lack_one: false, is_gpt2: false, is_gpt_oss: false };
+        let gpt_oss = Names { is_gpt_oss: true, ..plain };
         let gemma = Names { post_norms: true, norms_lack_one: true, ..plain };
         let gpt2 = Names { is_gpt2: true, ..plain };
         for (names, name, expected, change) in [
@@ -168,6 +212,25 @@ mod tests {
                 "blk.2.ffn_down.0.weight",
                 Change::None,
             ),
+            (
+                &gpt_oss,
+                "model.layers.2.mlp.experts.gate_up_proj",
+                "blk.2.ffn_gate_up_exps.weight",
+                Change::TransposedSeparated,
+            ),
+            (
+                &gpt_oss,
+                "model.layers.2.mlp.experts.gate_up_proj_bias",
+                "blk.2.ffn_gate_up_exps.bias",
+                Change::Separated,
+            ),
+            (
+                &gpt_oss,
+                "model.layers.2.mlp.experts.down_proj",
+                "blk.2.ffn_down_exps.weight",
+                Change::Transposed,
+            ),
+            (&gpt_oss, "model.layers.2.self_attn.sinks", "blk.2.attn_sinks.weight", Change::None),
             (&plain, "model.layers.2.mlp.gate.weight", "blk.2.ffn_gate_inp.weight", Change::None),
             (&gpt2, "h.1.attn.c_attn.weight", "blk.1.attn_qkv.weight", Change::Transposed),
             (&gpt2, "transformer.h.1.attn.c_attn.bias", "blk.1.attn_qkv.bias", Change::None),
@@ -179,6 +242,14 @@ mod tests {
         for name in ["model.layers.1.self_attn.rotary_emb.inv_freq", "h.3.attn.bias"] {
             assert_eq!(gpt2.place(name), Place::LeftAside, "{name}");
         }
+        assert_eq!(
+            gpt_oss.place("model.layers.0.mlp.experts.gate_up_proj_scales"),
+            Place::Half(
+                "blk.0.ffn_gate_up_exps.weight".to_owned(),
+                Change::Separated,
+                Half::Exponents
+            )
+        );
         for name in [
             "visual.patch.weight",
             "model.layers.x.mlp.up_proj.weight",
@@ -186,8 +257,16 @@ mod tests {
             "",
             "model.layers.0.mlp.up_proj.weight_scale",
             "model.layers.0.attn.bias",
+            // Elsewhere they would mean something else.
+            "model.layers.0.mlp.experts.gate_up_proj",
+            "model.layers.0.mlp.experts.gate_up_proj_scales",
+            "model.layers.0.self_attn.sinks",
         ] {
             assert_eq!(plain.place(name), Place::Unknown, "{name}");
+        }
+        for name in ["up_proj", "down_proj_scale", "0.up_proj_blocks"] {
+            let name = format!("model.layers.0.mlp.experts.{name}");
+            assert_eq!(gpt_oss.place(&name), Place::Unknown, "{name}");
         }
     }
 }

@@ -5,7 +5,7 @@
 use std::fmt;
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
@@ -25,7 +25,21 @@ pub(super) struct Shard {
     /// Length and JSON text together.
     pub(super) header_bytes: u64,
     /// Each with its place, or why it cannot be used: a clause without its subject.
-    pub(super) tensors: Vec<(String, Result<TensorSource, String>)>,
+    pub(super) tensors: Vec<(String, Result<Found, String>)>,
+}
+
+/// A tensor, within the bounds of its file.
+pub(super) enum Found {
+    Floats(TensorSource),
+    Bytes(Bytes),
+}
+
+/// What some form of packed numbers consists of.
+pub(super) struct Bytes {
+    pub(super) name: String,
+    pub(super) path: PathBuf,
+    pub(super) offset: u64,
+    pub(super) shape: Vec<usize>,
 }
 
 impl Shard {
@@ -127,30 +141,22 @@ impl Entry {
         path: &Path,
         start: u64,
         file_bytes: u64,
-    ) -> Result<TensorSource, String> {
+    ) -> Result<Found, String> {
         let kind = match self.dtype.as_str() {
-            "F32" => BlockType::F32,
-            "F16" => BlockType::F16,
-            "BF16" => BlockType::BF16,
-            other => {
-                let other = shown(other);
-                return Err(format!(
-                    "has type {other}, which is not supported (F32, F16, BF16 are)"
-                ));
-            }
+            "F32" => Some(BlockType::F32),
+            "F16" => Some(BlockType::F16),
+            "BF16" => Some(BlockType::BF16),
+            "U8" => None,
+            other => return Err(unsupported(other)),
         };
         if self.shape.len() > MAX_DIMS {
             return Err(format!("has {} dimensions", self.shape.len()));
         }
-        let (rows, cols) = match self.shape[..] {
-            [cols] => (1, cols),
-            [rows, cols] => (rows, cols),
-            _ => return Err(format!("has the dimensions {:?}", self.shape)),
-        };
-        if rows == 0 || cols == 0 {
+        if self.shape.contains(&0) {
             return Err(format!("is empty ({:?})", self.shape));
         }
-        let bytes = rows.checked_mul(cols).and_then(|n| n.checked_mul(kind.block_bytes() as u64));
+        let width = kind.map_or(1, BlockType::block_bytes) as u64;
+        let bytes = self.shape.iter().try_fold(width, |n, &dim| n.checked_mul(dim));
         let [from, to] = self.data_offsets;
         if bytes.is_none() || to.checked_sub(from) != bytes {
             return Err(format!("({} of {:?}) lies at {from}..{to}", self.dtype, self.shape));
@@ -160,16 +166,36 @@ impl Entry {
             return Err(format!("ends at byte {to} of {held} bytes of numbers"));
         }
         let too_large = |_| format!("({:?}) is too large for this machine", self.shape);
-        Ok(TensorSource {
-            name: name.to_owned(),
-            path: path.to_owned(),
-            offset: start + from,
-            stored: kind.into(),
+        let shape = self.shape.iter().map(|&dim| usize::try_from(dim)).collect::<Result<_, _>>();
+        let shape: Vec<usize> = shape.map_err(too_large)?;
+        let (name, path, offset) = (name.to_owned(), path.to_owned(), start + from);
+        let Some(kind) = kind else {
+            return Ok(Found::Bytes(Bytes { name, path, offset, shape }));
+        };
+        let (matrices, rows, cols) = match shape[..] {
+            [cols] => (1, 1, cols),
+            [rows, cols] => (1, rows, cols),
+            [matrices, rows, cols] => (matrices, rows, cols),
+            _ => return Err(format!("has the dimensions {shape:?}")),
+        };
+        let change = Change::None;
+        let (stored, exponents) = (kind, None);
+        Ok(Found::Floats(TensorSource {
+            name,
+            path,
+            offset,
+            stored: stored.into(),
             kind,
-            matrices: 1,
-            rows: usize::try_from(rows).map_err(too_large)?,
-            cols: usize::try_from(cols).map_err(too_large)?,
-            change: Change::None,
-        })
+            matrices,
+            rows,
+            cols,
+            change,
+            exponents,
+        }))
     }
+}
+
+/// Of a type of numbers.
+pub(super) fn unsupported(kind: &str) -> String {
+    format!("has type {}, which is not supported (F32, F16, BF16 are)", shown(kind))
 }

@@ -79,6 +79,7 @@ impl Entry {
             rows: usize::try_from(rows).map_err(too_large)?,
             cols: usize::try_from(cols).map_err(too_large)?,
             change: Change::None,
+            exponents: None,
         })
     }
 

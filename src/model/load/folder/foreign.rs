@@ -1,0 +1,133 @@
+//! A folder of a family that has no description here: under its own names and keys, for who knows those.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value as Json};
+
+use super::config::Config;
+use super::safetensors::{Found, Shard, unsupported};
+use super::{Open, TextFiles, described_by, files, generation, shard, text};
+use crate::backend::TensorSource;
+use crate::model::load::Input;
+use crate::model::load::gguf::{LoadError, Metadata, ModelFile, Value, refuse_overlaps, shown};
+
+/// Everything but the weights themselves, checked.
+#[derive(Debug, Clone)]
+pub struct Foreign {
+    pub path: PathBuf,
+    /// `model_type`
+    pub family: String,
+    /// `config.json`
+    pub config: Map<String, Json>,
+    /// Of ends and of sampling.
+    pub metadata: Metadata,
+    pub tensors: BTreeMap<String, TensorSource>,
+    /// Tensors that cannot be used, and why.
+    pub unusable: BTreeMap<String, String>,
+    pub files: Vec<ModelFile>,
+    /// Bytes of those with weights.
+    pub bytes: u64,
+    /// Nothing of one that is not here yet.
+    pub text: Option<TextFiles>,
+}
+
+/// Reads a folder if its family is one of those named.
+///
+/// # Errors
+/// One line that names the file and what in it.
+pub fn open(path: &Path, names: &[&str]) -> Result<Option<Foreign>, LoadError> {
+    if !path.is_dir() {
+        return Ok(None);
+    }
+    read(path, names).map_err(|reason| LoadError::new(path, reason))
+}
+
+fn read(path: &Path, names: &[&str]) -> Result<Option<Foreign>, String> {
+    let Some(config) = Config::read(path, files::CONFIG)? else { return Ok(None) };
+    let Some(family) = family(&config, names)? else { return Ok(None) };
+    let generation = Config::read(path, files::GENERATION)?;
+    let mut metadata = metadata(&family);
+    generation::keys(&config, generation.as_ref(), &mut metadata)?;
+    let text = text::read(path, &mut metadata)?;
+    let shards = files::shards(path)?;
+    let mut folder = joined(path, family, config, metadata, &shards, &Shard::open)?;
+    folder.text = Some(text);
+    Ok(Some(folder))
+}
+
+/// What is known of one before it is here, as `super::preview` has it.
+///
+/// # Errors
+/// As of [`open`]; also what `open` says.
+pub(crate) fn preview(
+    path: &Path,
+    config: &str,
+    shards: &files::Shards,
+    names: &[&str],
+    open: Input<'_>,
+) -> Result<Option<Foreign>, LoadError> {
+    let read = || {
+        let config = Config::parse(files::CONFIG, config)?;
+        let Some(family) = family(&config, names)? else { return Ok(None) };
+        let metadata = metadata(&family);
+        let shard = |file: &Path| open(file).and_then(|(input, n)| Shard::read(file, input, n));
+        joined(path, family, config, metadata, shards, &shard).map(Some)
+    };
+    read().map_err(|reason| LoadError::new(path, reason))
+}
+
+/// The family, if it is one of those named and its weights are numbers.
+fn family(config: &Config, names: &[&str]) -> Result<Option<String>, String> {
+    let family = config.string("model_type")?.filter(|family| names.contains(family));
+    let Some(family) = family.map(str::to_owned) else { return Ok(None) };
+    config.refuse_quantised(None)?;
+    Ok(Some(family))
+}
+
+fn metadata(family: &str) -> Metadata {
+    let mut metadata = Metadata::default();
+    let arch = Value::String(family.to_owned());
+    metadata.values.insert("general.architecture".to_owned(), arch);
+    metadata
+}
+
+/// The folder without its text side.
+fn joined(
+    path: &Path,
+    family: String,
+    config: Config,
+    metadata: Metadata,
+    shards: &files::Shards,
+    open: Open<'_>,
+) -> Result<Foreign, String> {
+    let mut folder = Foreign {
+        path: path.to_owned(),
+        family,
+        config: config.into_values(),
+        metadata,
+        tensors: BTreeMap::new(),
+        unusable: BTreeMap::new(),
+        files: described_by(path),
+        bytes: 0,
+        text: None,
+    };
+    for (name, expected) in shards {
+        let file = path.join(name);
+        let shard = shard(&file, name, expected, open)?;
+        folder.bytes += shard.file_bytes;
+        folder.files.push(ModelFile { path: file, header_bytes: shard.header_bytes });
+        for (name, found) in shard.tensors {
+            if folder.tensors.contains_key(&name) || folder.unusable.contains_key(&name) {
+                return Err(format!("tensor {} is there twice", shown(&name)));
+            }
+            match found {
+                Ok(Found::Floats(source)) => drop(folder.tensors.insert(name, source)),
+                Ok(Found::Bytes(_)) => drop(folder.unusable.insert(name, unsupported("U8"))),
+                Err(reason) => drop(folder.unusable.insert(name, reason)),
+            }
+        }
+    }
+    refuse_overlaps(&mut folder.tensors, &mut folder.unusable);
+    Ok(folder)
+}
