@@ -98,6 +98,21 @@ fn a_closed_loop_measures_what_the_server_does() {
 }
 
 #[test]
+fn what_the_client_sees_encloses_what_the_server_did() {
+    let (server, home) = (Server::start(&[SLOW]), tempdir().unwrap());
+    std::fs::write(home.path().join("p.txt"), "one\ntwo\nthree\nfour\n").unwrap();
+    // No warm-up and no probes: both count the same requests.
+    let words = "--prompts p.txt --num-warmups 0 --output-len 9 --ignore-eos --max-concurrency 2";
+    let (_, run) = measured(&server, &home, words);
+    let metric = |name: &str| server.client().metric(&format!("vllm:{name}"));
+    assert_eq!(metric("time_to_first_token_seconds_count"), 4.0);
+    assert_eq!(metric("inter_token_latency_seconds_count"), 4.0 * 8.0);
+    let ttft_ms = metric("time_to_first_token_seconds_sum") / 4.0 * 1e3;
+    let seen_ms = figure(&run, "ttft_ms_mean");
+    assert!(seen_ms >= ttft_ms && ttft_ms > 0.0, "{seen_ms} ms here, {ttft_ms} ms there");
+}
+
+#[test]
 fn arrivals_do_not_wait_for_answers() {
     let (server, home) = (Server::start(&[SLOW]), tempdir().unwrap());
     let words = "--request-rate 200 --num-prompts 40 --output-len 30 --ignore-eos --input-len 20 --save-detailed \
