@@ -107,10 +107,11 @@ impl HubModel {
             (Err(_), None) => Ok(None),
             (Err(reason), Some(by)) => {
                 let (name, root) = (&self.name, cache.root().display());
-                let reason = if files.is_empty() { "is not there" } else { &reason };
+                let absent =
+                    format!("is not there: without {by}, `millrace pull {name}` fetches it");
+                let reason = if files.is_empty() { &absent } else { &reason };
                 Err(PullError::new(format!(
-                    "{name}: {by} forbids to ask the hub, and in {root} it {reason}: without {by}, \
-                     `millrace pull {name}` fetches it"
+                    "{name}: {by} forbids to ask the hub, and in {root} it {reason}"
                 )))
             }
         }
