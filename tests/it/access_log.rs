@@ -203,6 +203,7 @@ fn a_line_tells_why_each_choice_ended_and_that_a_step_failed() {
     let mut body = chat(1000);
     body["ignore_eos"] = json!(false);
     (body["tools"], body["tool_choice"]) = (json!([tool]), json!("required"));
+    body["parallel_tool_calls"] = json!(false);
     let answer = post(&client, CHAT, &id("calls"), &body);
     assert_eq!(answer.status, 200, "{}", answer.body);
     let told = answer.json()["choices"][0]["finish_reason"].clone();
