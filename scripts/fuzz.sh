@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.."
 duration_s=$1
 shift
 targets=("$@")
-[ $# -gt 0 ] || targets=(gguf request tokenizer stream grammar keys)
+[ $# -gt 0 ] || targets=(gguf shards folder request tokenizer stream grammar keys)
 cache=$PWD/.cache/fuzz
 export PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin" CARGO_INCREMENTAL=0
 
@@ -20,7 +20,7 @@ cargo fuzz build --fuzz-dir tests/fuzz --target-dir "$cache/target" --target "$t
 
 max_len() {
   case $1 in
-    gguf) echo 16384 ;;
+    gguf | shards | folder) echo 16384 ;;
     grammar) echo 1024 ;;
     *) echo 4096 ;;
   esac

@@ -3,6 +3,7 @@
 //! Each target returns, or panics where something does not hold. `tests/fuzz` gives them to libFuzzer,
 //! and `cargo test` runs them over the seeds there and what becomes of those by chance.
 
+mod folder;
 mod grammar;
 mod models;
 #[cfg(test)]
@@ -13,6 +14,7 @@ use std::path::Path;
 use std::sync::LazyLock;
 use std::time::Duration;
 
+pub use self::folder::folder;
 pub use self::grammar::grammar;
 pub use self::text::{stream, tokenizer};
 
@@ -29,9 +31,10 @@ use crate::text::Text;
 pub type Target = fn(&[u8]);
 
 /// Every target by name: that of its file in `tests/fuzz/fuzz_targets` and of its seeds' folder.
-pub const TARGETS: [(&str, Target); 7] = [
+pub const TARGETS: [(&str, Target); 8] = [
     ("gguf", gguf),
     ("shards", shards),
+    ("folder", folder),
     ("request", request),
     ("tokenizer", tokenizer),
     ("stream", stream),

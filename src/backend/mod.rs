@@ -10,6 +10,7 @@ mod change;
 mod coded;
 mod convert;
 pub mod cpu;
+mod finite;
 mod mlp;
 mod read;
 mod source;

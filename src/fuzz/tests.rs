@@ -2,6 +2,7 @@ use std::fs;
 use std::panic::catch_unwind;
 use std::path::PathBuf;
 
+use super::folder::{BETWEEN, FILES};
 use super::models::{self, header, models};
 use super::*;
 
@@ -47,6 +48,43 @@ fn the_seeds_of_models_are_what_the_loader_takes() {
         crate::model::examine(&checkpoint, &engine()).unwrap();
         Text::from_gguf(&checkpoint.metadata).unwrap();
     }
+}
+
+/// With shards; three kinds of tokenizers; experts, other names, and rotations of each kind.
+const FOLDERS: [&str; 9] = [
+    "gemma3",
+    "gpt2",
+    "llama",
+    "llama3",
+    "mixtral",
+    "phi3-longrope",
+    "qwen2",
+    "qwen2_moe",
+    "qwen2-yarn",
+];
+
+#[test]
+fn the_seeds_of_folders_are_those_of_the_models() {
+    for model in FOLDERS {
+        check_seed("folder", model, &folder_seed(model));
+    }
+}
+
+/// A seed: the files of a model of `tests/models`.
+fn folder_seed(model: &str) -> Vec<u8> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models").join(model);
+    let mut parts = Vec::new();
+    for (letter, name) in FILES {
+        let Ok(bytes) = std::fs::read(path.join(name)) else { continue };
+        let text = if name.ends_with(".safetensors") {
+            let length = u64::from_le_bytes(*bytes.first_chunk().unwrap()) as usize;
+            &bytes[8..8 + length]
+        } else {
+            &bytes[..]
+        };
+        parts.push([&[letter], text.trim_ascii_end()].concat());
+    }
+    parts.join(&BETWEEN)
 }
 
 /// Holds a seed to what is made now, or writes it.
@@ -138,6 +176,11 @@ fn changed_models_are_borne() {
 #[test]
 fn changed_shards_are_borne() {
     changed_seeds_are_borne("shards", 5_000);
+}
+
+#[test]
+fn changed_folders_are_borne() {
+    changed_seeds_are_borne("folder", 5_000);
 }
 
 #[test]

@@ -17,6 +17,8 @@ use std::any::Any;
 use std::ops::Range;
 
 use crate::backend::{Batch, BlockId, Slice};
+#[cfg(test)]
+pub(crate) use open::BLOCK_BOOKKEEPING_BYTES;
 #[cfg(feature = "fake-model")]
 pub(crate) use open::examine;
 pub(crate) use open::{NoPreview, Preview, Remote, Survey, preview, survey};

@@ -23,6 +23,8 @@ use crate::backend::candle::{CandleBackend, Place};
 use crate::backend::cpu::{self, CpuBackend};
 use crate::backend::{BLOCK_TOKENS, Backend, BackendError, Stored, TensorSource};
 use crate::config::{BackendConfig, Device, EngineConfig, Kernels, Quantize};
+#[cfg(test)]
+pub(crate) use plan::BLOCK_BOOKKEEPING_BYTES;
 use plan::Plan;
 pub(crate) use preview::{NoPreview, Preview, Remote, preview};
 

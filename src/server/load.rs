@@ -103,12 +103,7 @@ fn open_file(config: &Config, path: &Path) -> anyhow::Result<Opened> {
 fn text(opened: &model::Opened) -> Result<Text, TextError> {
     let Some(files) = &opened.text else { return Text::from_gguf(&opened.metadata) };
     let spec = opened.model.spec();
-    let beside = Beside {
-        tokenizer_config: files.tokenizer_config.as_deref().map(str::as_bytes),
-        chat_template: files.chat_template.clone(),
-        end_tokens: spec.end_tokens.clone(),
-        rows: spec.vocab,
-    };
+    let beside = Beside::of(files, &spec.end_tokens, spec.vocab);
     let text = Text::from_hf(files.tokenizer.as_bytes(), beside)?;
     if text.vocab() > spec.vocab {
         let (tokens, rows) = (text.vocab(), spec.vocab);

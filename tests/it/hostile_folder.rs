@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::hostile_model::refusal;
+use crate::hostile_model::refusal_with;
 
 const INDEX: &str = "model.safetensors.index.json";
 
@@ -54,9 +54,25 @@ impl Folder {
         self.write("model.safetensors", weights(&header.to_string(), &bytes[8 + length..]));
     }
 
+    /// Changes the second number of a tensor of f16.
+    fn change_number(&self, tensor: &str, number: [u8; 2]) {
+        let path = self.0.path().join("hostile/model.safetensors");
+        let mut bytes = fs::read(&path).unwrap();
+        let length = u64::from_le_bytes(*bytes.first_chunk().unwrap()) as usize;
+        let header: Value = serde_json::from_slice(&bytes[8..8 + length]).unwrap();
+        assert_eq!(header[tensor]["dtype"], "F16");
+        let at = header[tensor]["data_offsets"][0].as_u64().unwrap() as usize + 8 + length + 2;
+        bytes[at..at + 2].copy_from_slice(&number);
+        self.write("model.safetensors", bytes);
+    }
+
     /// `serve` refuses it in one line that says this.
     fn assert_refused(&self, says: &str) {
-        let line = refusal(self.0.path(), "hostile", says);
+        self.assert_refused_with(&[], says);
+    }
+
+    fn assert_refused_with(&self, options: &[&str], says: &str) {
+        let line = refusal_with(self.0.path(), "hostile", options, says);
         assert!(line.contains("hostile: ") && line.contains(says), "{says}: {line}");
     }
 }
@@ -118,7 +134,7 @@ fn row_31_an_index_leads_nowhere_else() {
     }
     let folder = Folder::of("qwen2");
     folder.change(INDEX, |index| index["weight_map"]["x"] = json!("absent.safetensors"));
-    folder.assert_refused("absent.safetensors cannot be read");
+    folder.assert_refused("absent.safetensors is missing");
     let folder = Folder::of("qwen2");
     folder.change(INDEX, |index| {
         index["weight_map"]["model.norm.weight"] = json!("model-00001-of-00003.safetensors");
@@ -182,8 +198,14 @@ fn row_31_tensors_that_are_not_where_they_say() {
     ] {
         assert_header_refused(says, |header| header[NORM] = entry);
     }
-    assert_header_refused("output_norm.weight is missing", |header| {
+    assert_header_refused("tensor model.norm.weight is missing", |header| {
         header.as_object_mut().unwrap().remove(NORM);
+    });
+    assert_header_refused("tensor model.layers.1.self_attn.k_proj.weight is missing", |header| {
+        header.as_object_mut().unwrap().remove("model.layers.1.self_attn.k_proj.weight");
+    });
+    assert_header_refused("tensor model.layers.1.self_attn.k_proj.weight has type I64", |header| {
+        header["model.layers.1.self_attn.k_proj.weight"]["dtype"] = json!("I64");
     });
     assert_header_refused("tensor lm_head.weight is missing", |header| {
         header.as_object_mut().unwrap().remove("lm_head.weight");
@@ -196,7 +218,7 @@ fn row_31_tensors_that_are_not_where_they_say() {
     ] {
         assert_header_refused(says, |header| header[name] = header[NORM].clone());
     }
-    assert_header_refused("tensor visual.weight has no use", |header| {
+    assert_header_refused("tensor visual.weight of model.safetensors has no use", |header| {
         header["visual.weight"] = header[NORM].clone();
     });
 }
@@ -247,10 +269,14 @@ fn row_31_configurations_that_no_model_has() {
         ("model_type", json!("tf5"), "is not supported (supported: "),
         ("model_type", json!(null), "model_type is missing"),
         ("hidden_size", json!(-1), "hidden_size is not an integer"),
-        ("hidden_size", json!(1_u64 << 60), "llama.embedding_length is not in 1..="),
-        ("num_hidden_layers", json!(1_000_000_000), "llama.block_count is not in 1..="),
-        ("num_attention_heads", json!(0), "llama.attention.head_count is not in 1..="),
-        ("rope_theta", json!(0), "llama.rope.freq_base is not a positive number"),
+        ("hidden_size", json!(1_u64 << 60), "config.json: hidden_size is not in 1..="),
+        (
+            "num_hidden_layers",
+            json!(1_000_000_000),
+            "config.json: num_hidden_layers is not in 1..=",
+        ),
+        ("num_attention_heads", json!(0), "config.json: num_attention_heads is not in 1..="),
+        ("rope_theta", json!(0), "config.json: rope_theta is not a positive number"),
         ("rope_scaling", json!({"rope_type": "spiral"}), "rope_type spiral is not supported"),
         (
             "rope_scaling",
@@ -265,6 +291,18 @@ fn row_31_configurations_that_no_model_has() {
         ),
         ("hidden_act", json!("relu"), "hidden_act relu is not supported"),
         ("vocab_size", json!("many"), "vocab_size is not an integer"),
+        ("rms_norm_eps", json!(1e30), "config.json: rms_norm_eps is above 0.01"),
+        ("rms_norm_eps", json!(null), "config.json: rms_norm_eps is missing"),
+        (
+            "num_key_value_heads",
+            json!(3),
+            "config.json: num_attention_heads (2) is not a multiple of config.json: num_key_value_heads (3)",
+        ),
+        (
+            "intermediate_size",
+            json!(96),
+            "mlp.gate_proj.weight is 64 x 32, the hyperparameters say 96 x 32",
+        ),
         ("vocab_size", json!(321), "vocab_size is 321, the embedding has 320 rows"),
         ("num_hidden_layers", json!(1), "is of no layer or expert that config.json has"),
         ("rope_scaling", json!({"rope_type": "linear"}), "factor of rope_scaling is missing"),
@@ -302,12 +340,82 @@ fn row_31_configurations_that_say_too_little() {
 fn row_31_tokens_that_no_tokenizer_has() {
     let folder = Folder::of("qwen2");
     folder.change("tokenizer.json", |tokenizer| {
-        let token = json!({"id": 300, "content": "aaab".repeat(50_000), "special": true,
+        let token = json!({"id": 288, "content": "aaab".repeat(50_000), "special": true,
             "single_word": false, "lstrip": false, "rstrip": false, "normalized": false});
         tokenizer["added_tokens"].as_array_mut().unwrap().push(token);
     });
-    folder.assert_refused("special token 300 is longer than 1024 bytes");
+    folder.assert_refused("special token 288 is longer than 1024 bytes");
     let folder = Folder::of("llama");
     folder.change("generation_config.json", |config| config["eos_token_id"] = json!(1_u64 << 40));
-    folder.assert_refused("eos_token_id 1099511627776 is no token");
+    folder.assert_refused("generation_config.json: eos_token_id 1099511627776 is no token");
+}
+
+/// The bound of `refusal`, which is the file's length and a constant, holds for files that are nearly as long as one may
+/// be, whatever they are full of.
+#[test]
+fn row_31_a_tokenizer_takes_no_more_memory_than_it_is_long() {
+    const BYTES: usize = 60 << 20;
+    let repeated = |text: &str| [text, ","].concat().repeat(BYTES / (text.len() + 1)) + text;
+    let numbered = |text: &str| {
+        let each: Vec<String> =
+            (0..BYTES / (text.len() + 8)).map(|i| text.replace('#', &i.to_string())).collect();
+        each.join(",")
+    };
+    let part = |kind: &str, field: &str, element: &str| {
+        format!(r#"{{"type":"{kind}","{field}":[{}]}}"#, repeated(element))
+    };
+    for (path, text, says) in [
+        ("/normalizer", part("NFKC", "x", "0"), "normalizer NFKC is not supported"),
+        ("/normalizer", part("Sequence", "normalizers", "{}"), "more than 64 elements"),
+        ("/decoder", part("WordPiece", "content", "[]"), "tokenizer.json: "),
+        ("/decoder", part("WordPiece", "x", "{}"), "decoder WordPiece is not supported"),
+        (
+            "/post_processor",
+            part("TemplateProcessing", "single", r#"{"Sequence":0}"#),
+            "more than 64 elements",
+        ),
+        (
+            "/post_processor",
+            part("BertProcessing", "x", "null"),
+            "post_processor BertProcessing is not supported",
+        ),
+        (
+            "/added_tokens",
+            format!("[{}]", repeated(r#"{"id":0,"content":""}"#)),
+            "more than 131072 elements",
+        ),
+        ("/model/merges", format!("[{}]", repeated(r#"["a","b"]"#)), "more than 1048576 elements"),
+        ("/model/merges", format!("[{}]", repeated(r#""a b""#)), "more than 1048576 elements"),
+        ("/model/vocab", format!("{{{}}}", numbered(r##""#":0"##)), "more than 1048576 words"),
+        ("/model/vocab", format!("[{}]", repeated("[0]")), "model.vocab is no object"),
+        ("/model/type", format!("\"{}\"", "x".repeat(BYTES)), "is not supported"),
+        ("/model/dropout", format!("\"{}\"", "x".repeat(BYTES)), "invalid type: string"),
+    ] {
+        let folder = Folder::of("llama");
+        let path_of_file = folder.0.path().join("hostile/tokenizer.json");
+        let mut value: Value = serde_json::from_slice(&fs::read(path_of_file).unwrap()).unwrap();
+        let (parent, field) = path.rsplit_once('/').unwrap();
+        value.pointer_mut(parent).unwrap()[field] = json!("HERE");
+        folder.write("tokenizer.json", value.to_string().replacen("\"HERE\"", &text, 1));
+        folder.assert_refused(says);
+    }
+}
+
+#[test]
+fn row_31_weights_that_are_not_finite() {
+    const NAN: [u8; 2] = [0, 0x7e];
+    const INFINITY: [u8; 2] = [0, 0x7c];
+    for tensor in ["model.norm.weight", "model.layers.1.self_attn.q_proj.weight", "lm_head.weight"]
+    {
+        for number in [NAN, INFINITY] {
+            for options in [&["--quantize", "none"][..], &[], &["--kernels", "candle"]] {
+                let folder = Folder::of("llama");
+                folder.change_number(tensor, number);
+                folder.assert_refused_with(
+                    options,
+                    &format!("tensor {tensor}: holds a number that is not finite"),
+                );
+            }
+        }
+    }
 }

@@ -33,8 +33,13 @@ os._exit(os.waitstatus_to_exitcode(status) & 255)
 
 /// What `serve` says of `model`, seen from `home`, and that it says it as it should.
 pub(crate) fn refusal(home: &Path, model: &str, what: &str) -> String {
+    refusal_with(home, model, &[], what)
+}
+
+/// The same with more options.
+pub(crate) fn refusal_with(home: &Path, model: &str, options: &[&str], what: &str) -> String {
     let mut command = clean("python3", home);
-    command.args(["-c", MEASURE, "peak", BIN, "serve", model, "--port", "0"]);
+    command.args(["-c", MEASURE, "peak", BIN, "serve", model, "--port", "0"]).args(options);
     let out = command.env("MILLRACE_API_KEY", KEY).stdin(Stdio::null()).output().unwrap();
     let Output { status, stdout, stderr } = out;
     let text = String::from_utf8(stderr).unwrap_or_else(|e| panic!("{what}: {e}"));
@@ -234,7 +239,11 @@ fn row_31_hyperparameters_that_no_model_has() {
         ("general.architecture", text("mamba"), "architecture \"mamba\" is not supported"),
         ("general.architecture", Value::U64(1), "general.architecture is missing or not a string"),
         ("llama.attention.head_count", Value::U64(0), "head_count is not in 1..="),
-        ("llama.attention.head_count", Value::U64(3), "is not a multiple of head_count_kv (2)"),
+        (
+            "llama.attention.head_count",
+            Value::U64(3),
+            "is not a multiple of llama.attention.head_count_kv (2)",
+        ),
         ("llama.attention.head_count", Value::U64(1 << 31), "head_count is not in 1..="),
         ("llama.attention.head_count_kv", Value::U64(0), "head_count_kv is not in 1..="),
         ("llama.attention.head_count_kv", Value::I64(-1), "head_count_kv is not in 1..="),
@@ -274,6 +283,9 @@ fn row_31_hyperparameters_that_no_model_has() {
             w.set(eps, &Value::F64(bad));
         });
     }
+    assert_change_refused(&format!("{eps} is above 0.01"), |w| {
+        w.set(eps, &Value::F64(1e30));
+    });
     for key in ["llama.block_count", "llama.context_length", eps] {
         assert_change_refused(&format!("{key} is missing"), |w| {
             w.remove(key);
@@ -426,5 +438,24 @@ fn row_31_a_template_of_nested_conditions_harms_nobody() {
         assert_eq!(plain.status, 200, "{}", plain.body);
         let file = fs::metadata(&path).unwrap().len() >> 10;
         assert!(resident(&server) < file + CONSTANT_KIB, "{} KiB", resident(&server));
+    }
+}
+
+/// Of every kind of tensor, and whoever computes: one such number, and no request would be answered.
+#[test]
+fn row_31_weights_that_are_not_finite() {
+    for name in ["output_norm.weight", "blk.1.attn_q.weight", "token_embd.weight"] {
+        for kernels in ["auto", "candle"] {
+            let mut w = tiny_llama();
+            let data = &mut w.tensor(name).data;
+            let end = data.len() - 8;
+            data[end..end + 4].copy_from_slice(&f32::NAN.to_le_bytes());
+            let home = tempfile::tempdir().unwrap();
+            fs::write(home.path().join("hostile.gguf"), w.bytes()).unwrap();
+            let line =
+                refusal_with(home.path(), "hostile.gguf", &["--kernels", kernels], "not finite");
+            let says = format!("tensor {name}: holds a number that is not finite");
+            assert!(line.contains(&says), "{kernels}: {line}");
+        }
     }
 }

@@ -38,6 +38,7 @@ fn split() -> Files {
 fn folder() -> Files {
     let mut files = family("qwen2", is_of_folder);
     files.push(("README.md", b"A model.".to_vec()));
+    files.push(("special_tokens_map.json", b"{}".to_vec()));
     files
 }
 
@@ -140,7 +141,7 @@ fn row_32_a_folder_comes_as_it_is_read_and_is_served_without_the_hub() {
     let told = err.find("serving it takes about").unwrap();
     assert!(told < err.find("downloading").unwrap(), "{err}");
     assert!(
-        err.contains("model-00001-of-00003.safetensors and 8 more files (1 MB, licence"),
+        err.contains("model-00001-of-00003.safetensors and 9 more files (1 MB, licence"),
         "{err}"
     );
     assert_served(&home, NAME, "tiny");
@@ -268,7 +269,8 @@ fn what_serving_takes_is_told_before_it_comes() {
         err
     };
     let err = with("1GiB");
-    let line = "maker/tiny: serving it takes about 1.13 GiB of memory (weights 0.00 GiB, KV cache 1.00 GiB)";
+    // Blocks so small take a sixteenth more for what is kept of each.
+    let line = "maker/tiny: serving it takes about 1.19 GiB of memory (weights 0.00 GiB, KV cache 1.06 GiB)";
     assert!(err.find(line).unwrap() < err.find("downloading").unwrap(), "{err}");
     assert!(!err.contains("will not fit"), "{err}");
     let err = with("900000GiB");
@@ -286,7 +288,11 @@ fn what_serving_takes_is_told_before_it_comes() {
 #[test]
 fn what_serving_takes_is_told_of_every_kind_of_folder() {
     for name in ["gpt_oss", "gpt_oss-mxfp4", "phi", "lfm2"] {
-        let (home, files) = (tempdir().unwrap(), family(name, is_of_folder));
+        let (home, mut files) = (tempdir().unwrap(), family(name, is_of_folder));
+        // As some editors and Python leave it.
+        let (_, config) = files.iter_mut().find(|(name, _)| *name == "config.json").unwrap();
+        let text = String::from_utf8(std::mem::take(config)).unwrap();
+        *config = text.replacen('{', "\u{feff}{\"initializer_range\": NaN, ", 1).into_bytes();
         let (host, _storage) = hosts(&files);
         let mut command = pull(&home, &host.url(), NAME);
         let (code, _, err) = outcome(command.env("MILLRACE_KV_CACHE_MEMORY", "1MiB"));

@@ -263,3 +263,15 @@ fn a_cached_block_is_not_room_twice() {
     pool.take_back(&mut s);
     assert!(pool.can_start(&same, 1));
 }
+
+/// What the memory of a model is planned with. Tables are as large as they are just after they have grown.
+#[test]
+fn a_block_takes_no_more_beside_the_cache_than_is_planned() {
+    let of_manager = 3 * size_of::<BlockId>();
+    let of_table = 2 * (size_of::<(Key, BlockId)>() + 1) * 8 / 7;
+    // Nodes of a B-tree are half full at least.
+    let of_line = 2 * (size_of::<(u64, BlockId)>() + 2);
+    let of_sequence = 2 * (size_of::<Key>() + size_of::<BlockId>());
+    let bytes = of_manager + size_of::<Option<Node>>() + of_table + of_line + of_sequence;
+    assert!(bytes as u64 <= crate::model::BLOCK_BOOKKEEPING_BYTES, "{bytes}");
+}

@@ -14,6 +14,9 @@ const MAX_EXPERTS: usize = 1 << 10;
 /// What a model multiplies or caps its values by. Those of models lie between 0.007 and 64; far beyond them
 /// every product becomes infinite, or nothing.
 const FACTORS: std::ops::RangeInclusive<f32> = 1e-6..=1e6;
+/// What norms add to the mean of squares before they divide by its root. Models have 1e-5 or 1e-6; far above, nothing
+/// would be left of what they are given.
+const EPS_MAX: f32 = 1e-2;
 /// Quantised blocks and activations are 32 wide.
 const WIDTH_UNIT: usize = 32;
 
@@ -42,7 +45,13 @@ impl<'a> Hyper<'a> {
     }
 
     pub(super) fn refused(&self, key: &str, reason: &str) -> Refused {
-        Refused(format!("{}.{key} {reason}", self.prefix))
+        Refused(format!("{} {reason}", self.called(key)))
+    }
+
+    /// What errors call a key.
+    fn called(&self, key: &str) -> String {
+        let key = format!("{}.{key}", self.prefix);
+        self.metadata.origins.key(&key).to_owned()
     }
 
     /// An integer in `1..=max`, if the key is there.
@@ -92,14 +101,14 @@ impl<'a> Hyper<'a> {
         let (mlp, expert, shared_expert) = self.widths(family, experts > 0)?;
         let layers = self.count("block_count", MAX_LAYERS)?;
         if !heads.is_multiple_of(kv_heads) {
-            return Err(self.refused(
-                "attention.head_count",
-                &format!("({heads}) is not a multiple of head_count_kv ({kv_heads})"),
-            ));
+            let of = self.called("attention.head_count_kv");
+            let reason = format!("({heads}) is not a multiple of {of} ({kv_heads})");
+            return Err(self.refused("attention.head_count", &reason));
         }
         self.check_width("embedding_length", hidden)?;
         if vocab == 0 || vocab > MAX_VOCAB {
-            return Err(Refused(format!("tensor token_embd.weight has {vocab} rows")));
+            let name = self.metadata.origins.tensor("token_embd.weight");
+            return Err(Refused(format!("tensor {name} has {vocab} rows")));
         }
         let head_dim = self.head_dim(hidden, heads)?;
         let shape =
@@ -118,7 +127,8 @@ impl<'a> Hyper<'a> {
         }
         let (count, used) = (self.count(all, MAX_EXPERTS)?, self.count(few, MAX_EXPERTS)?);
         if used > count {
-            return Err(self.refused(few, &format!("({used}) is above expert_count ({count})")));
+            let all = self.called(all);
+            return Err(self.refused(few, &format!("({used}) is above {all} ({count})")));
         }
         Ok((count, used))
     }
@@ -183,7 +193,11 @@ impl<'a> Hyper<'a> {
         } else {
             "attention.layer_norm_rms_epsilon"
         };
-        self.positive_if_any(key)?.ok_or_else(|| self.refused(key, "is missing"))
+        let eps = self.positive_if_any(key)?.ok_or_else(|| self.refused(key, "is missing"))?;
+        if eps > EPS_MAX {
+            return Err(self.refused(key, "is above 0.01"));
+        }
+        Ok(eps)
     }
 
     /// `attention.scale`, else `1 / sqrt(head_dim)`.

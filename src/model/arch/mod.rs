@@ -292,7 +292,7 @@ pub fn describe(
 ) -> Result<Description, Refused> {
     let family = family(metadata)?;
     let hyper = Hyper::new(metadata, family.name);
-    let mut tensors = Tensors::new(tensors, unusable);
+    let mut tensors = Tensors::new(tensors, unusable, &metadata.origins);
     let embedding = tensors.matrix_of_any_height("token_embd.weight")?;
     let sizes = hyper.sizes(family, embedding.rows)?;
     let shape = sizes.shape;

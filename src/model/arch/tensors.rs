@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Refused;
 use crate::backend::{BlockType, Change, Stored, TensorSource};
+use crate::model::load::Origins;
 use crate::model::load::gguf::shown;
 
 /// Parts of a layer that some architecture computes with (`LLM_TENSOR_NAMES` of llama.cpp). A file
@@ -69,6 +70,8 @@ pub(super) struct Tensors<'a> {
     all: &'a BTreeMap<String, TensorSource>,
     /// Those that the file has but nobody can use, and why: a clause without its subject.
     unusable: &'a BTreeMap<String, String>,
+    /// What errors call them.
+    origins: &'a Origins,
     used: BTreeSet<&'a str>,
 }
 
@@ -83,7 +86,7 @@ pub(super) fn mis_shaped(source: &TensorSource, wanted: Dims) -> Refused {
     };
     Refused(format!(
         "tensor {} is {}, the hyperparameters say {}",
-        source.name,
+        shown(&source.name),
         text(dims(source)),
         text(wanted)
     ))
@@ -97,8 +100,9 @@ impl<'a> Tensors<'a> {
     pub(super) fn new(
         all: &'a BTreeMap<String, TensorSource>,
         unusable: &'a BTreeMap<String, String>,
+        origins: &'a Origins,
     ) -> Self {
-        Self { all, unusable, used: BTreeSet::new() }
+        Self { all, unusable, origins, used: BTreeSet::new() }
     }
 
     /// Whether the file has it, of use or not: what it has must not be taken for absent.
@@ -110,7 +114,7 @@ impl<'a> Tensors<'a> {
     fn any(&mut self, name: &str) -> Result<TensorSource, Refused> {
         let (name, source) = self.all.get_key_value(name).ok_or_else(|| {
             let reason = self.unusable.get(name).map_or("is missing", String::as_str);
-            Refused(format!("tensor {name} {reason}"))
+            Refused(format!("tensor {} {reason}", self.origins.tensor(name)))
         })?;
         self.used.insert(name);
         self.scaled(source)
@@ -203,7 +207,7 @@ impl<'a> Tensors<'a> {
         let names = self.all.keys().chain(self.unusable.keys());
         for name in names.filter(|n| !self.used.contains(n.as_str())) {
             if meaningful(name, layers) {
-                let name = shown(name);
+                let name = self.origins.tensor(name);
                 return Err(Refused(format!("tensor {name} has no use in this architecture")));
             }
             tracing::debug!(tensor = shown(name), "left aside");

@@ -211,7 +211,7 @@ fn refusals_name_what_is_wrong() {
     for (key, n) in [("expert_count", 4), ("expert_used_count", 5)] {
         meta.values.insert(format!("llama.{key}"), Value::U64(n));
     }
-    assert_eq!(refusal(&meta, &t), "llama.expert_used_count (5) is above expert_count (4)");
+    assert_eq!(refusal(&meta, &t), "llama.expert_used_count (5) is above llama.expert_count (4)");
     meta.values.insert("llama.expert_used_count".to_owned(), Value::U64(2));
     assert_eq!(refusal(&meta, &t), "tensor blk.0.ffn_gate_inp.weight is missing");
     let (meta, mut t) = model("qwen2");

@@ -40,6 +40,8 @@ impl Settings {
     /// Rotations that are scaled: candle-transformers would not scale them.
     pub(super) fn of(config: &Map<String, Json>) -> Result<Self, String> {
         let mut values = config.clone();
+        values.retain(|key, value| !(key.ends_with("_token_id") && value.as_f64() == Some(-1.0)));
+        values.values_mut().for_each(make_whole);
         for key in ["rope_parameters", "rope_scaling"] {
             let part = match values.remove(key) {
                 None | Some(Json::Null) => continue,
@@ -146,6 +148,24 @@ impl Settings {
     }
 }
 
+/// Where floats hold each integer.
+const WHOLE_FLOATS: std::ops::Range<f64> = 0.0..9e15;
+
+/// Integers may be written as floats, which candle-transformers does not take for them. It takes integers for floats.
+fn make_whole(value: &mut Json) {
+    match value {
+        Json::Number(number) => {
+            let float = number.as_f64().filter(|_| number.is_f64());
+            if let Some(x) = float.filter(|x| x.fract() == 0.0 && WHOLE_FLOATS.contains(x)) {
+                *number = (x as u64).into();
+            }
+        }
+        Json::Object(part) => part.values_mut().for_each(make_whole),
+        Json::Array(values) => values.iter_mut().for_each(make_whole),
+        _ => {}
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -169,7 +189,7 @@ mod tests {
         let old = json!({"rope_theta": 7.0, "rope_scaling": null});
         let new = json!({"rope_parameters": {"rope_type": "default", "rope_theta": 7.0}});
         for value in [old, new] {
-            assert_eq!(settings(&value).unwrap().get("rope_theta"), Some(&json!(7.0)));
+            assert_eq!(settings(&value).unwrap().get("rope_theta"), Some(&json!(7)));
         }
         for scaled in [
             json!({"rope_scaling": {"type": "linear", "factor": 2.0}}),
@@ -178,6 +198,16 @@ mod tests {
             assert!(settings(&scaled).err().unwrap().contains("is not supported here"));
         }
         assert!(settings(&json!({"rope_scaling": 3})).is_err());
+    }
+
+    #[test]
+    fn numbers_may_be_written_otherwise() {
+        let value = json!({"hidden_size": 32.0, "rope_parameters": {"rope_theta": 1e4}, "eps": 1e-5,
+            "clip": -1.0, "pad_token_id": -1, "layers": [2.0, 0.5]});
+        let found = settings(&value).unwrap().0;
+        let plain = json!({"hidden_size": 32, "rope_theta": 10_000, "eps": 1e-5, "clip": -1.0,
+            "layers": [2, 0.5]});
+        assert_eq!(Json::Object(found), plain);
     }
 
     #[test]

@@ -45,9 +45,11 @@ pub fn end_tokens(metadata: &Metadata) -> Result<Vec<u32>, KeyError> {
         ends.push(id);
     }
     // What a folder's `generation_config.json` lists.
-    let listed = metadata.opt_u64s("tokenizer.ggml.eos_token_ids")?.unwrap_or_default();
+    let key = "tokenizer.ggml.eos_token_ids";
+    let listed = metadata.opt_u64s(key)?.unwrap_or_default();
+    let key = metadata.origins.key(key);
     for &id in listed.iter() {
-        let wrong = |_| KeyError(format!("eos_token_id {id} is no token"));
+        let wrong = |_| KeyError(format!("{key} {id} is no token"));
         ends.push(u32::try_from(id).map_err(wrong)?);
     }
     for (id, (text, &kind)) in tokens.iter().zip(&kinds).enumerate() {

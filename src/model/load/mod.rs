@@ -1,10 +1,12 @@
 //! Loading: file formats in, tensors and metadata out. Nothing is believed that was not checked.
 
+pub mod bounded;
 mod defaults;
 mod digest;
 mod end_tokens;
 mod folder;
 pub mod gguf;
+mod origins;
 
 use std::collections::BTreeMap;
 use std::io::{BufReader, Read};
@@ -16,9 +18,10 @@ pub use defaults::SamplingDefaults;
 pub use digest::digest;
 pub(crate) use digest::hex;
 pub use end_tokens::end_tokens;
-pub use folder::{Foreign, TextFiles, open_foreign};
+pub use folder::{Folder, Foreign, Opened, TextFiles, open_foreign};
 pub(crate) use folder::{files as folder_files, preview_foreign};
 use gguf::{Gguf, LoadError, Metadata, ModelFile};
+pub use origins::Origins;
 
 /// Opens a file of a model somewhere, and says how many bytes it has. Errors are clauses about the file.
 pub(crate) type Input<'a> = &'a dyn Fn(&Path) -> Result<(Box<dyn Read + 'a>, u64), String>;
@@ -45,7 +48,15 @@ impl Checkpoint {
     /// # Errors
     /// One line that names the file and what in it.
     pub fn open(path: &Path, quantize: Quantize) -> Result<Self, LoadError> {
-        if path.is_dir() { folder::open(path, quantize) } else { Gguf::open(path).map(Self::from) }
+        if path.is_dir() { Self::of(&path, quantize) } else { Gguf::open(path).map(Self::from) }
+    }
+
+    /// Of a folder, wherever its files are.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn of(folder: &dyn Folder, quantize: Quantize) -> Result<Self, LoadError> {
+        folder::open(folder, quantize)
     }
 
     /// A GGUF file that is elsewhere: its header alone is read, and those of its other parts.

@@ -6,6 +6,10 @@ use crate::model::arch::Description;
 use crate::model::decoder::kv_block_bytes;
 use crate::model::load::Checkpoint;
 
+/// What the engine keeps of each KV block beside it: its tokens, what it is found by, its place among the free ones. Counted
+/// in `engine/prefix_cache.rs`, whose test holds it to this.
+pub(crate) const BLOCK_BOOKKEEPING_BYTES: u64 = 512;
+
 /// Bytes of memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Plan {
@@ -21,16 +25,15 @@ impl Plan {
         engine: &EngineConfig,
         blocks: usize,
     ) -> Self {
-        let block = kv_block_bytes(&description.shape, engine.kv_cache_dtype) as u64;
-        Self {
-            weights: checkpoint.tensors.values().map(packed_bytes).fold(0, u64::saturating_add),
-            kv_cache: block.saturating_mul(blocks as u64),
-        }
+        let block_bytes = kv_block_bytes(&description.shape, engine.kv_cache_dtype);
+        let weights = checkpoint.tensors.values().map(packed_bytes).fold(0, u64::saturating_add);
+        Self::of_bytes(weights, block_bytes, blocks)
     }
 
     /// Of weights that take so much, and blocks of keys and values.
     pub(super) fn of_bytes(weights: u64, block_bytes: usize, blocks: usize) -> Self {
-        Self { weights, kv_cache: (block_bytes as u64).saturating_mul(blocks as u64) }
+        let block = (block_bytes as u64).saturating_add(BLOCK_BOOKKEEPING_BYTES);
+        Self { weights, kv_cache: block.saturating_mul(blocks as u64) }
     }
 
     /// Refuses what `memory`, of the machine or its container, cannot hold, and logs the rest.
@@ -62,6 +65,21 @@ pub(super) fn gib(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Tiny blocks take less than what is kept of them.
+    #[test]
+    fn what_is_kept_of_each_block_counts() {
+        let gguf = crate::model::load::gguf::testing::tiny_llama();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), gguf.bytes()).unwrap();
+        let checkpoint = Checkpoint::open(file.path(), crate::config::Quantize::None).unwrap();
+        let Checkpoint { metadata, tensors, unusable, .. } = &checkpoint;
+        let description = crate::model::arch::describe(metadata, tensors, unusable).unwrap();
+        let engine = crate::model::open::tests::engine();
+        let block = kv_block_bytes(&description.shape, engine.kv_cache_dtype) as u64;
+        let plan = Plan::of(&checkpoint, &description, &engine, 1 << 20);
+        assert_eq!(plan.kv_cache, (block + BLOCK_BOOKKEEPING_BYTES) << 20);
+    }
 
     #[test]
     fn what_cannot_fit_is_refused_with_the_figures() {

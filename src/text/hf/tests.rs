@@ -156,6 +156,57 @@ fn added_tokens_take_blanks_along() {
     }
 }
 
+/// They are found in what is left between the others, and in its normal form.
+#[test]
+fn normalized_added_tokens_are_found_as_the_library_does() {
+    const TEXTS: [&str; 10] = [
+        "a<tool>b",
+        "a<tool>\u{338}b<tool>",
+        "\u{212a}x K",
+        "abcd",
+        "ab<tool><s>abc",
+        "e\u{301}x \u{e9}x",
+        "<s>\u{338}ab",
+        "  ab<tool> ",
+        "<tool<tool>",
+        "bcbc<s>Kx",
+    ];
+    for nfc in [false, true] {
+        for byte_level in [true, false] {
+            let mut file = small(byte_level);
+            if nfc && byte_level {
+                file["normalizer"] = json!({"type": "NFC"});
+            }
+            let token = |id: u32, content: &str, normalized: bool| {
+                json!({"id": id, "content": content, "single_word": false, "lstrip": false,
+                       "rstrip": normalized, "normalized": normalized, "special": false})
+            };
+            let all = file["added_tokens"].as_array_mut().unwrap();
+            all[1]["normalized"] = true.into();
+            all.extend([
+                token(266, "Kx", true),
+                token(267, "\u{e9}x", true),
+                // The longer one begins later, and comes first all the same.
+                token(268, "abc", true),
+                token(269, "bcd", false),
+            ]);
+            both(&file, &TEXTS);
+        }
+    }
+    let mut file = small(true);
+    file["normalizer"] = json!({"type": "NFC"});
+    file["added_tokens"][1]["normalized"] = true.into();
+    file["added_tokens"][1]["content"] = "e\u{301}".into();
+    assert!(from(&file).unwrap_err().contains("normalized, with this normalizer,"));
+    let mut file = small(false);
+    file["added_tokens"][1]["content"] = "\u{2581}new".into();
+    assert!(from(&file).unwrap_err().contains("U+2581, without being a word of the model,"));
+    file["added_tokens"][1] = file["added_tokens"][0].take();
+    file["added_tokens"][0] =
+        json!({"id": 261, "content": "\u{2581}a", "special": false, "normalized": true});
+    assert!(from(&file).unwrap_err().contains("normalized, with this normalizer,"));
+}
+
 #[test]
 fn what_is_done_otherwise_is_refused_by_name() {
     let refused = |byte_level: bool, path: &str, value: Value| {
@@ -190,6 +241,16 @@ fn what_is_done_otherwise_is_refused_by_name() {
         ("/added_tokens/0/single_word", json!(true), "added token \"<s>\": single_word"),
         ("/added_tokens/0/id", json!(u32::MAX), "ids have to be below"),
         ("/added_tokens/0/id", json!(3), "two tokens have the id 3"),
+        (
+            "/added_tokens/0/content",
+            json!("ab"),
+            "added token \"ab\" has the id 264, but the words before it make it 258",
+        ),
+        (
+            "/added_tokens/1/id",
+            json!(300),
+            "added token \"<tool>\" has the id 300, but the words before it make it 265",
+        ),
     ] {
         let found = refused(true, path, value);
         assert!(found.contains(reason) && found.starts_with("tokenizer.json: "), "{path}: {found}");
@@ -202,7 +263,78 @@ fn what_is_done_otherwise_is_refused_by_name() {
     let mut incomplete = small(false);
     incomplete["model"]["vocab"] = json!({"a": 0, "b": 1, "ab": 2});
     incomplete["model"]["merges"] = json!(["a b"]);
-    assert!(from(&incomplete).unwrap_err().contains("no token for byte 0x00"));
+    incomplete["added_tokens"] = json!([]);
+    assert!(from(&incomplete).unwrap_err().contains("not every byte from <0x00> to <0xFF>"));
+    // An unknown token does not help: it would stand for all of a character.
+    let mut one_missing = small(false);
+    one_missing["model"]["unk_token"] = json!("<unk>");
+    let words = one_missing["model"]["vocab"].as_object_mut().unwrap();
+    let id = words.remove("<0x41>").unwrap();
+    words.insert("<0x4x>".to_owned(), id);
+    assert!(from(&one_missing).unwrap_err().contains("not every byte from <0x00> to <0xFF>"));
+}
+
+/// The text side with these files beside the small one.
+fn beside(config: &Value, special_tokens: Option<&Value>) -> Result<Text, String> {
+    let [config, map] = [Some(config), special_tokens].map(|file| file.map(Value::to_string));
+    let beside = Beside {
+        tokenizer_config: config.as_deref().map(str::as_bytes),
+        special_tokens: map.as_deref().map(str::as_bytes),
+        ..Beside::default()
+    };
+    Text::from_hf(small(true).to_string().as_bytes(), beside).map_err(|e| e.to_string())
+}
+
+#[test]
+fn tokens_have_names_in_either_file_and_the_configuration_comes_first() {
+    let id = |text: &Text| text.end_tokens().to_vec();
+    let content = json!({"content": "<s>", "lstrip": false});
+    assert_eq!(id(&beside(&json!({"eos_token": content}), None).unwrap()), [264]);
+    let map = json!({"eos_token": "<tool>", "additional_special_tokens": ["x"]});
+    assert_eq!(id(&beside(&json!({}), Some(&map)).unwrap()), [265]);
+    assert_eq!(id(&beside(&json!({"eos_token": null}), Some(&map)).unwrap()), [265]);
+    assert_eq!(id(&beside(&json!({"eos_token": "<s>"}), Some(&map)).unwrap()), [264]);
+    for wrong in [json!(7), json!({"text": "x"}), json!(["<s>"])] {
+        let file = json!({"eos_token": wrong});
+        let reason = beside(&file, None).err().unwrap();
+        assert!(
+            reason.starts_with("tokenizer_config.json: ") && !reason.contains("enum"),
+            "{reason}"
+        );
+        let reason = beside(&json!({}), Some(&file)).err().unwrap();
+        assert!(reason.starts_with("special_tokens_map.json: "), "{reason}");
+    }
+    let reason = beside(&json!({"eos_token": 7}), None).err().unwrap();
+    assert!(
+        reason.contains("expected the text of a token, or an object with that as its `content`"),
+        "{reason}"
+    );
+}
+
+#[test]
+fn of_several_templates_the_default_or_the_only_one_serves() {
+    let template = |name: &str| json!({"name": name, "template": name});
+    let has_one = |given: Value| {
+        beside(&json!({"chat_template": given}), None).map(|text| text.chat_template().is_some())
+    };
+    assert_eq!(has_one(json!("x")), Ok(true));
+    assert_eq!(has_one(Value::Null), Ok(false));
+    assert_eq!(has_one(json!([template("tool_use"), template("default")])), Ok(true));
+    assert_eq!(has_one(json!([template("tool_use")])), Ok(true));
+    // Nothing says which one is meant.
+    assert_eq!(has_one(json!([template("tool_use"), template("rag")])), Ok(false));
+    assert_eq!(has_one(json!([])), Ok(false));
+    for wrong in [json!(7), json!({}), json!(["x"]), json!([{"name": "default"}])] {
+        let reason = has_one(wrong).unwrap_err();
+        assert!(reason.starts_with("tokenizer_config.json: chat_template "), "{reason}");
+    }
+}
+
+#[test]
+fn no_added_tokens_may_be_null() {
+    let mut file = small(true);
+    file["added_tokens"] = Value::Null;
+    assert_eq!(from(&file).unwrap().vocab(), 264);
 }
 
 proptest! {

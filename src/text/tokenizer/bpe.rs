@@ -74,6 +74,15 @@ impl Bpe {
         Ok(Self { split, units, merges: map })
     }
 
+    /// `text` in the form in which it is cut into words.
+    pub(super) fn normal<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        if self.split.normalizes && !text.is_ascii() {
+            Cow::Owned(text.nfc().collect())
+        } else {
+            Cow::Borrowed(text)
+        }
+    }
+
     /// Appends the tokens of `text`, in which nothing is special.
     pub(super) fn encode(
         &self,
@@ -86,10 +95,9 @@ impl Bpe {
             Units::Chars { prefix, .. } => with_blanks(text, prefix.is_due(place, text)),
             Units::Bytes(_) => Cow::Borrowed(text),
         };
-        let text = if self.split.normalizes && !text.is_ascii() {
-            Cow::Owned(text.nfc().collect())
-        } else {
-            text
+        let text = match self.normal(&text) {
+            Cow::Borrowed(_) => text,
+            Cow::Owned(normal) => Cow::Owned(normal),
         };
         let id_of = |bytes: &[u8]| index.get(bytes, |id| vocab.raw(id));
         self.split.words(&text, |word| {

@@ -14,8 +14,8 @@ pub(super) struct FakePieces {
 
 impl FakePieces {
     pub(super) fn new(vocab: &Vocab) -> Result<Self, TextError> {
-        let normal = |kind| kind == Kind::Normal;
-        let ordinary = (0..vocab.len() as TokenId).filter(|&id| normal(vocab.kind(id))).collect();
+        let normal = |id| vocab.kind(id) == Kind::Normal;
+        let ordinary = (0..vocab.len() as TokenId).filter(|&id| normal(id)).collect();
         Ok(Self { pieces: Special::new(vocab, normal)?, ordinary })
     }
 

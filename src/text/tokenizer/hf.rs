@@ -6,22 +6,28 @@ mod steps;
 
 use std::collections::HashMap;
 
-use self::json::{AddedToken, File, Model, Part, Words};
+use unicode_normalization::UnicodeNormalization as _;
+
+use self::json::{AddedToken, File, Model, Text, Words, flat};
 use self::steps::Steps;
 use super::bpe::Bpe;
 use super::split::Split;
 use super::split::pre::Whole;
 use super::{Method, Prefix, Strip, Tokenizer, index_of};
 use crate::engine::message::TokenId;
+use crate::model::load::bounded::told;
+use crate::model::load::gguf::shown;
 use crate::text::TextError;
 use crate::text::vocab::{Kind, Spelling, Vocab};
 
 /// Most bytes of the file: Gemma's has 33 MB.
-const FILE_BYTES_MAX: usize = 128 << 20;
+const FILE_BYTES_MAX: usize = 64 << 20;
 /// Ids are below this.
 const IDS_MAX: u32 = 1 << 22;
 /// Most ids that no token has.
 const GAPS_MAX: usize = 1 << 16;
+/// What blanks are written as.
+const BLANK: char = '\u{2581}';
 
 /// What a file gives.
 #[derive(Debug)]
@@ -39,39 +45,46 @@ pub(in crate::text) fn load(bytes: &[u8], rows: usize) -> Result<Loaded, TextErr
     if bytes.len() > FILE_BYTES_MAX {
         return Err(wrong(format!("it has more than {} MiB", FILE_BYTES_MAX >> 20)));
     }
-    let file: File = serde_json::from_slice(bytes).map_err(wrong)?;
-    tokenizer(file, rows).map_err(|TextError(reason)| wrong(reason))
+    let file: File<'_> = serde_json::from_slice(bytes).map_err(|e| wrong(told(&e)))?;
+    tokenizer(&file, rows).map_err(|TextError(reason)| wrong(reason))
 }
 
 fn wrong(reason: impl std::fmt::Display) -> TextError {
     TextError(format!("tokenizer.json: {reason}"))
 }
 
-fn tokenizer(file: File, rows: usize) -> Result<Loaded, TextError> {
-    let flat = |part: Option<Part>, key| part.map_or(Ok(Vec::new()), |part| part.flat(key));
-    let normalizers = flat(file.normalizer, "normalizers").map_err(TextError)?;
-    let pre_tokenizers = flat(file.pre_tokenizer, "pretokenizers").map_err(TextError)?;
+fn tokenizer(file: &File<'_>, rows: usize) -> Result<Loaded, TextError> {
+    let in_part = |part: &'static str| move |reason| TextError(format!("{part}: {reason}"));
+    let normalizers = flat(file.normalizer).map_err(in_part("normalizer"))?;
+    let pre_tokenizers = flat(file.pre_tokenizer).map_err(in_part("pre_tokenizer"))?;
     let steps = Steps::new(normalizers, pre_tokenizers).map_err(TextError)?;
-    let decoders = flat(file.decoder, "decoders").map_err(TextError)?;
-    steps::check_decoders(&decoders).map_err(TextError)?;
-    let processors = flat(file.post_processor, "processors").map_err(TextError)?;
+    let decoders = flat(file.decoder).map_err(in_part("decoder"))?;
+    steps::check_decoders(decoders).map_err(TextError)?;
+    let processors = flat(file.post_processor).map_err(in_part("post_processor"))?;
     let front = steps::in_front(processors).map_err(TextError)?;
     check_model(&file.model, &steps)?;
     let spelling = if steps.byte_level { Spelling::Chars } else { Spelling::Blanks };
     let words = words(&file.model.vocab)?;
-    let mut vocab = vocabulary(&words, &file.added_tokens, &file.model, (spelling, rows))?;
-    let strips = strips(&file.added_tokens, &steps)?;
+    let mut vocab = vocabulary(&words, &file.added_tokens.0, &file.model, (spelling, rows))?;
+    let strips = strips(&file.added_tokens.0, &words, &steps)?;
+    check_ids(&file.added_tokens.0, &words)?;
+    let normalized =
+        file.added_tokens.0.iter().filter(|token| token.normalized).map(|token| token.id);
     let merged: std::collections::HashSet<TokenId> = words.iter().map(|&(_, id)| id).collect();
     let index = index_of(&mut vocab, |vocab, id| {
         vocab.is_ordinary(id) || vocab.kind(id) == Kind::UserDefined && merged.contains(&id)
     });
-    let unknown = file.model.unk_token.as_deref();
-    let unknown = words.iter().find(|(word, _)| Some(*word) == unknown).map(|&(_, id)| id);
+    if spelling == Spelling::Blanks && vocab.byte_tokens(None).is_err() {
+        // The library takes the unknown token for all of a character then.
+        let reason = "model.byte_fallback, but not every byte from <0x00> to <0xFF> is a token";
+        return Err(TextError(reason.to_owned()));
+    }
     let whole = if file.model.ignore_merges { Whole::Always } else { Whole::Never };
     let split = Split::of(&steps.patterns, steps.nfc, whole).map_err(TextError)?;
-    let merges = ("model.merges", file.model.merges.iter().map(json::Merge::parts));
-    let bpe = Bpe::new(split, merges, (&vocab, &index), (spelling, unknown, steps.prefix))?;
-    let mut tokenizer = Tokenizer::with(Method::Bpe(Box::new(bpe)), index, &vocab)?;
+    let merges = ("model.merges", file.model.merges.0.iter().map(json::Merge::parts));
+    let bpe = Bpe::new(split, merges, (&vocab, &index), (spelling, None, steps.prefix))?;
+    let mut tokenizer =
+        Tokenizer::with(Method::Bpe(Box::new(bpe)), index, &vocab, &normalized.collect())?;
     tokenizer.strips = strips;
     let bos = match front[..] {
         [] => None,
@@ -87,8 +100,8 @@ fn tokenizer(file: File, rows: usize) -> Result<Loaded, TextError> {
     Ok(Loaded { vocab, tokenizer, bos, prefix: steps.prefix })
 }
 
-fn check_model(model: &Model, steps: &Steps) -> Result<(), TextError> {
-    let given = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
+fn check_model(model: &Model<'_>, steps: &Steps) -> Result<(), TextError> {
+    let given = |text: &Option<Text<'_>>| text.as_ref().is_some_and(|text| !text.is_empty());
     let refused = |what: &str| Err(TextError(format!("model.{what} is not supported")));
     match model.kind.as_deref() {
         Some("BPE") | None => {}
@@ -111,19 +124,24 @@ fn check_model(model: &Model, steps: &Steps) -> Result<(), TextError> {
 }
 
 /// The words of the model and their ids.
-fn words(vocab: &Words) -> Result<Vec<(&str, TokenId)>, TextError> {
+fn words<'a>(vocab: &'a Words<'_>) -> Result<Vec<(&'a str, TokenId)>, TextError> {
     let vocab = vocab.0.as_ref().ok_or(TextError("model.vocab is no object".to_owned()))?;
-    if vocab.values().any(|&id| id >= IDS_MAX) {
+    if vocab.iter().any(|&(_, id)| id >= IDS_MAX) {
         return Err(TextError(format!("model.vocab has ids that are none below {IDS_MAX}")));
     }
-    Ok(vocab.iter().map(|(word, &id)| (word.as_str(), id)).collect())
+    let mut words: Vec<(&str, TokenId)> = vocab.iter().map(|(word, id)| (&**word, *id)).collect();
+    words.sort_unstable();
+    match words.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+        Some(pair) => Err(TextError(format!("model.vocab has {:?} twice", shown(pair[0].0)))),
+        None => Ok(words),
+    }
 }
 
 /// All tokens in the order of their ids.
 fn vocabulary(
     words: &[(&str, TokenId)],
-    added: &[AddedToken],
-    model: &Model,
+    added: &[AddedToken<'_>],
+    model: &Model<'_>,
     (spelling, rows): (Spelling, usize),
 ) -> Result<Vocab, TextError> {
     let twice = |id| TextError(format!("two tokens have the id {id}"));
@@ -147,7 +165,7 @@ fn vocabulary(
     }
     for token in added {
         let place = &mut tokens[token.id as usize];
-        if place.is_some_and(|(word, _)| word != token.content) {
+        if place.is_some_and(|(word, _)| word != &*token.content) {
             return Err(twice(token.id));
         }
         // In answers the first kind is left out, the second one is text.
@@ -165,8 +183,35 @@ fn vocabulary(
     Ok(vocab)
 }
 
+/// Refuses added tokens with other ids than the library gives them: those of the model's own words, and the next ones
+/// for the others.
+fn check_ids(added: &[AddedToken<'_>], words: &[(&str, TokenId)]) -> Result<(), TextError> {
+    let mut given: HashMap<&str, TokenId> = HashMap::new();
+    let mut next = words.len() as TokenId;
+    for token in added.iter().filter(|token| !token.content.is_empty()) {
+        let known = given.get(&*token.content).copied().or_else(|| {
+            let at = words.binary_search_by_key(&&*token.content, |&(word, _)| word);
+            at.ok().and_then(|at| words.get(at)).map(|&(_, id)| id)
+        });
+        let id = known.unwrap_or(next);
+        next += TokenId::from(known.is_none());
+        if id != token.id {
+            let (name, told) = (shown(&token.content), token.id);
+            return Err(TextError(format!(
+                "added token {name:?} has the id {told}, but the words before it make it {id}"
+            )));
+        }
+        given.insert(&token.content, id);
+    }
+    Ok(())
+}
+
 /// Which added tokens take blanks along. What cannot be done as the library does it is refused.
-fn strips(added: &[AddedToken], steps: &Steps) -> Result<HashMap<TokenId, Strip>, TextError> {
+fn strips(
+    added: &[AddedToken<'_>],
+    words: &[(&str, TokenId)],
+    steps: &Steps,
+) -> Result<HashMap<TokenId, Strip>, TextError> {
     let mut strips = HashMap::new();
     for token in added {
         let refused = |what: &str| {
@@ -177,9 +222,16 @@ fn strips(added: &[AddedToken], steps: &Steps) -> Result<HashMap<TokenId, Strip>
             return refused("single_word");
         }
         // The library would look for what the normalizer makes of it.
-        let changed = steps.prefix == Prefix::Always || steps.blanks && token.content.contains(' ');
+        let changed = steps.prefix == Prefix::Always
+            || steps.blanks && token.content.contains([' ', BLANK])
+            || steps.nfc && !token.content.nfc().eq(token.content.chars());
         if token.normalized && changed {
             return refused("normalized, with this normalizer,");
+        }
+        // It is text with a blank in answers, and found in texts with this character only.
+        let is_word = || words.binary_search_by_key(&&*token.content, |&(word, _)| word).is_ok();
+        if steps.blanks && token.content.contains(BLANK) && !token.special && !is_word() {
+            return refused("U+2581, without being a word of the model,");
         }
         if token.lstrip || token.rstrip {
             strips.insert(token.id, Strip { left: token.lstrip, right: token.rstrip });

@@ -14,7 +14,8 @@ mod tests;
 #[cfg(test)]
 mod vocabulary_tests;
 
-use std::collections::HashMap;
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
 
 use crate::engine::message::TokenId;
 use crate::model::load::gguf::Metadata;
@@ -40,9 +41,33 @@ pub(super) struct Tokenizer {
     /// Special tokens that take blanks along.
     strips: HashMap<TokenId, Strip>,
     /// Tokens that are found in every text.
-    user_defined: Special,
+    user_defined: Found,
     /// Those, and control tokens.
-    all_special: Special,
+    all_special: Found,
+}
+
+/// Tokens that are found in a text before anything is merged.
+#[derive(Debug)]
+struct Found {
+    /// In the text as it stands.
+    plain: Special,
+    /// In what is left between those, once it is normalised: some of a `tokenizer.json`.
+    normalized: Option<Special>,
+}
+
+impl Found {
+    fn new(
+        vocab: &Vocab,
+        normalized: &HashSet<TokenId>,
+        wanted: impl Fn(Kind) -> bool,
+    ) -> Result<Self, TextError> {
+        let those = |second: bool| {
+            let wanted = &wanted;
+            move |id| wanted(vocab.kind(id)) && normalized.contains(&id) == second
+        };
+        let second = (!normalized.is_empty()).then(|| Special::new(vocab, those(true)));
+        Ok(Self { plain: Special::new(vocab, those(false))?, normalized: second.transpose()? })
+    }
 }
 
 /// On which sides a special token takes the blanks beside it along.
@@ -194,7 +219,7 @@ impl Tokenizer {
                 Method::Spm(Box::new(Spm::new(scores, unknown, prefix, vocab)?))
             }
         };
-        let mut tokenizer = Self::with(method, index, vocab)?;
+        let mut tokenizer = Self::with(method, index, vocab, &HashSet::new())?;
         if matches!(scheme, Scheme::Spm) && is_phi3(metadata)? {
             tokenizer.strips = phi3_strips(vocab);
         }
@@ -206,16 +231,21 @@ impl Tokenizer {
     pub(super) fn fake(vocab: &mut Vocab) -> Result<Self, TextError> {
         let index = index_of(vocab, Vocab::is_ordinary);
         let pieces = FakePieces::new(vocab)?;
-        Self::with(Method::Fake(pieces), index, vocab)
+        Self::with(Method::Fake(pieces), index, vocab, &HashSet::new())
     }
 
-    fn with(method: Method, index: Index, vocab: &Vocab) -> Result<Self, TextError> {
+    fn with(
+        method: Method,
+        index: Index,
+        vocab: &Vocab,
+        normalized: &HashSet<TokenId>,
+    ) -> Result<Self, TextError> {
         Ok(Self {
             method,
             index,
             strips: HashMap::new(),
-            user_defined: Special::new(vocab, |kind| kind == Kind::UserDefined)?,
-            all_special: Special::new(vocab, |kind| {
+            user_defined: Found::new(vocab, normalized, |kind| kind == Kind::UserDefined)?,
+            all_special: Found::new(vocab, normalized, |kind| {
                 matches!(kind, Kind::UserDefined | Kind::Control | Kind::Unknown)
             })?,
         })
@@ -237,9 +267,32 @@ impl Tokenizer {
         &self,
         vocab: &Vocab,
         (text, [first, others]): (&str, [Place; 2]),
-        finder: &Special,
+        found: &Found,
     ) -> Vec<TokenId> {
         let mut ids = Vec::with_capacity(text.len() / 4 + 1);
+        self.between((text, [first, others]), &found.plain, &mut ids, &|text, place, ids| {
+            let Some(second) = &found.normalized else {
+                return self.plain(vocab, (text, place), ids);
+            };
+            let text = match &self.method {
+                Method::Bpe(bpe) => bpe.normal(text),
+                _ => Cow::Borrowed(text),
+            };
+            self.between((&text, [place, others]), second, ids, &|text, place, ids| {
+                self.plain(vocab, (text, place), ids);
+            });
+        });
+        ids
+    }
+
+    /// Appends the tokens that are found in a text, and what `each` makes of what is between them.
+    fn between(
+        &self,
+        (text, [first, others]): (&str, [Place; 2]),
+        finder: &Special,
+        ids: &mut Vec<TokenId>,
+        each: &impl Fn(&str, Place, &mut Vec<TokenId>),
+    ) {
         let place = |at| if at == 0 { first } else { others };
         let mut at = 0;
         for (range, id) in finder.find(text) {
@@ -250,14 +303,13 @@ impl Tokenizer {
             let strip = self.strips.get(&id).copied().unwrap_or_default();
             let before = &text[at..range.start];
             let before = if strip.left { before.trim_end() } else { before };
-            self.plain(vocab, (before, place(at)), &mut ids);
+            each(before, place(at), ids);
             ids.push(id);
             let rest = &text[range.end..];
             let rest = if strip.right { rest.trim_start() } else { rest };
             at = text.len() - rest.len();
         }
-        self.plain(vocab, (&text[at..], place(at)), &mut ids);
-        ids
+        each(&text[at..], place(at), ids);
     }
 
     /// Appends the tokens of a text in which nothing is special.
@@ -296,7 +348,7 @@ fn index_of(vocab: &mut Vocab, ordinary: impl Fn(&Vocab, TokenId) -> bool) -> In
             twins.push(id);
         }
     }
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = HashSet::new();
     for id in (0..vocab.len() as TokenId).filter(|&id| !ordinary(vocab, id)) {
         let byte = vocab.kind(id) == Kind::Byte;
         let of_normal = !byte && index.get(vocab.raw(id), |id| vocab.raw(id)).is_some();

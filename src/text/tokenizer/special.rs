@@ -6,7 +6,7 @@ use aho_corasick::{AhoCorasick, MatchKind};
 
 use crate::engine::message::TokenId;
 use crate::text::TextError;
-use crate::text::vocab::{Kind, Vocab};
+use crate::text::vocab::Vocab;
 
 /// Most bytes of all special tokens together. Gemma has 70 kB of them; the automaton takes some forty
 /// bytes for each.
@@ -24,10 +24,10 @@ pub(super) struct Special {
 }
 
 impl Special {
-    /// Of all tokens whose kind is `wanted`. Of several with the same text the first one counts.
-    pub(super) fn new(vocab: &Vocab, wanted: impl Fn(Kind) -> bool) -> Result<Self, TextError> {
+    /// Of all tokens that are `wanted`. Of several with the same text the first one counts.
+    pub(super) fn new(vocab: &Vocab, wanted: impl Fn(TokenId) -> bool) -> Result<Self, TextError> {
         let ids = (0..vocab.len() as TokenId)
-            .filter(|&id| wanted(vocab.kind(id)) && !vocab.raw(id).is_empty())
+            .filter(|&id| wanted(id) && !vocab.raw(id).is_empty())
             .collect::<Vec<_>>();
         if ids.iter().map(|&id| vocab.raw(id).len()).sum::<usize>() > MAX_BYTES {
             let reason = "there is more than 1 MiB of special tokens";

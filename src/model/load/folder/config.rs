@@ -1,134 +1,14 @@
 //! `config.json` as the keys of a GGUF: what llama.cpp's `convert_hf_to_gguf.py` writes, and what it would write if GGUF knew of it.
 
-use std::path::Path;
+use serde_json::Value as Json;
 
-use serde_json::{Map, Value as Json};
-
+use super::families::{FAMILIES, Family};
 use super::names::Names;
-use super::{files, rope};
+use super::rope;
+use super::values::{Config, integer};
 use crate::model::foreign;
 use crate::model::load::gguf::{Metadata, Value, shown};
 
-/// A JSON object of the folder, such as the configuration of the model.
-pub(super) struct Config {
-    /// For errors.
-    file: &'static str,
-    values: Map<String, Json>,
-}
-
-/// A family as Hugging Face has it, and as GGUF has it.
-struct Family {
-    /// `model_type`.
-    name: &'static str,
-    /// `general.architecture`.
-    arch: &'static str,
-    /// The function that its MLP is built with.
-    activation: &'static str,
-    names: Names,
-    /// `sliding_window` holds in every layer.
-    all_local: bool,
-    /// The weights of the chosen experts are made to.
-    sums_to_one: bool,
-    /// Numbers that have other names in a GGUF.
-    numbers: &'static [(&'static str, &'static str)],
-    /// Keys without which transformers takes a default of the class, but for a rotation's base of 10,000.
-    needed: &'static [&'static str],
-}
-
-const NAMES: Names =
-    Names { post_norms: false, norms_lack_one: false, is_gpt2: false, is_gpt_oss: false };
-const PLAIN: Family = Family {
-    name: "",
-    arch: "",
-    activation: "silu",
-    names: NAMES,
-    all_local: false,
-    sums_to_one: false,
-    numbers: &[],
-    needed: &["rope_theta"],
-};
-const GEMMA: Family = Family {
-    name: "gemma",
-    arch: "gemma",
-    activation: "gelu_pytorch_tanh",
-    names: Names { norms_lack_one: true, ..NAMES },
-    ..PLAIN
-};
-const GEMMA2: Family = Family {
-    name: "gemma2",
-    arch: "gemma2",
-    names: Names { post_norms: true, norms_lack_one: true, ..NAMES },
-    needed: &[
-        "rope_theta",
-        "attn_logit_softcapping",
-        "final_logit_softcapping",
-        "query_pre_attn_scalar",
-        "sliding_window",
-    ],
-    numbers: &[
-        ("attn_logit_softcapping", "attn_logit_softcapping"),
-        ("final_logit_softcapping", "final_logit_softcapping"),
-        ("rope_local_base_freq", "rope.freq_base_swa"),
-    ],
-    ..GEMMA
-};
-const FAMILIES: [Family; 17] = [
-    // Llama 2 has no base in its files.
-    Family { name: "llama", arch: "llama", needed: &[], ..PLAIN },
-    Family { name: "mistral", arch: "llama", all_local: true, ..PLAIN },
-    Family { name: "mixtral", arch: "llama", all_local: true, sums_to_one: true, ..PLAIN },
-    Family { name: "qwen2", arch: "qwen2", ..PLAIN },
-    Family { name: "qwen2_moe", arch: "qwen2moe", ..PLAIN },
-    Family { name: "qwen3", arch: "qwen3", ..PLAIN },
-    Family { name: "qwen3_moe", arch: "qwen3moe", sums_to_one: true, ..PLAIN },
-    Family { name: "phi3", arch: "phi3", all_local: true, ..PLAIN },
-    Family { name: "olmo2", arch: "olmo2", names: Names { post_norms: true, ..NAMES }, ..PLAIN },
-    Family {
-        name: "starcoder2",
-        arch: "starcoder2",
-        activation: "gelu_pytorch_tanh",
-        all_local: true,
-        ..PLAIN
-    },
-    Family {
-        name: "gpt2",
-        arch: "gpt2",
-        activation: "gelu_new",
-        needed: &[],
-        names: Names { is_gpt2: true, ..NAMES },
-        ..PLAIN
-    },
-    Family {
-        name: "gpt_oss",
-        arch: "gpt-oss",
-        names: Names { post_norms: true, is_gpt_oss: true, ..NAMES },
-        sums_to_one: true,
-        needed: &["rope_theta", "head_dim", "sliding_window", "layer_types"],
-        ..PLAIN
-    },
-    GEMMA,
-    GEMMA2,
-    Family { name: "gemma3_text", arch: "gemma3", ..GEMMA2 },
-    Family { name: "smollm3", arch: "smollm3", ..PLAIN },
-    Family {
-        name: "granite",
-        arch: "granite",
-        needed: &[
-            "rope_theta",
-            "attention_multiplier",
-            "embedding_multiplier",
-            "residual_multiplier",
-            "logits_scaling",
-        ],
-        numbers: &[
-            ("attention_multiplier", "attention.scale"),
-            ("embedding_multiplier", "embedding_scale"),
-            ("residual_multiplier", "residual_scale"),
-            ("logits_scaling", "logit_scale"),
-        ],
-        ..PLAIN
-    },
-];
 /// Sizes: what Hugging Face calls them (GPT-2's name second), and what GGUF does.
 const SIZES: [(&str, &str, &str); 11] = [
     ("num_attention_heads", "n_head", "attention.head_count"),
@@ -145,16 +25,6 @@ const SIZES: [(&str, &str, &str); 11] = [
 ];
 
 impl Config {
-    /// Reads the file, if it is there.
-    pub(super) fn read(folder: &Path, file: &'static str) -> Result<Option<Self>, String> {
-        files::text(folder, file)?.map(|text| Self::parse(file, &text)).transpose()
-    }
-
-    /// The text of `file`.
-    pub(super) fn parse(file: &'static str, text: &str) -> Result<Self, String> {
-        Ok(Self { file, values: files::understood(file, text)? })
-    }
-
     /// The keys under which the rest of the loader looks.
     pub(super) fn metadata(&self) -> Result<Metadata, String> {
         let family = self.family()?;
@@ -164,27 +34,30 @@ impl Config {
             .values
             .insert("general.architecture".to_owned(), Value::String(family.arch.to_owned()));
         for (name, other, key) in SIZES {
-            if let Some(size) = self.size(name, other)? {
-                keys.put(key, Value::U64(size));
-            }
+            let name = if self.get(name).is_none() && self.get(other).is_some()
+                || family.names.is_gpt2 && !other.is_empty()
+            {
+                other
+            } else {
+                name
+            };
+            keys.put(self.name(name), key, self.integer(name)?.map(Value::U64));
         }
         if family.names.is_gpt2 && self.integer("n_inner")?.is_none() {
             let hidden = self.integer("n_embd")?.unwrap_or(0);
-            keys.put("feed_forward_length", Value::U64(hidden.saturating_mul(4)));
+            let width = Value::U64(hidden.saturating_mul(4));
+            keys.put(self.name("n_inner"), "feed_forward_length", Some(width));
         }
-        for name in ["rms_norm_eps", "norm_epsilon", "layer_norm_epsilon"] {
-            if let Some(eps) = self.number(name)? {
-                let kind = if name == "rms_norm_eps" { "_rms" } else { "" };
-                keys.put(&format!("attention.layer_norm{kind}_epsilon"), Value::F64(eps));
-            }
-        }
-        for (name, key) in family.numbers {
-            if let Some(number) = self.number(name)? {
-                keys.put(key, Value::F64(number));
-            }
+        let eps = family.names.epsilon;
+        let kind = if eps == "rms_norm_eps" { "_rms" } else { "" };
+        let key = format!("attention.layer_norm{kind}_epsilon");
+        keys.put(self.name(eps), &key, self.number(eps)?.map(Value::F64));
+        for &(name, key) in family.numbers {
+            keys.put(self.name(name), key, self.number(name)?.map(Value::F64));
         }
         if let Some(scalar) = self.number("query_pre_attn_scalar")? {
-            keys.put("attention.scale", Value::F64(1.0 / scalar.sqrt()));
+            let scale = Value::F64(1.0 / scalar.sqrt());
+            keys.put(self.name("query_pre_attn_scalar"), "attention.scale", Some(scale));
         }
         self.windows(family, &mut keys)?;
         rope::keys(self, &mut keys)?;
@@ -195,22 +68,13 @@ impl Config {
         self.family().map(|family| &family.names)
     }
 
-    /// Whether the embedding is the head, too. What it is where nothing is said differs between the classes of
-    /// transformers and their versions: the weights tell then.
-    pub(super) fn is_tied(&self) -> Result<Option<bool>, String> {
-        self.flag("tie_word_embeddings")
-    }
-
-    /// Whether a tensor of a layer or expert, by GGUF's name, is of one that there is.
-    pub(super) fn has_room_for(&self, name: &str) -> Result<bool, String> {
-        let Some(rest) = name.strip_prefix("blk.") else { return Ok(true) };
-        let mut parts = rest.split('.');
-        let number = |text: Option<&str>| text.and_then(|text| text.parse::<u64>().ok());
-        let layers = self.size("num_hidden_layers", "n_layer")?.unwrap_or(0);
-        let experts = self.size("num_experts", "num_local_experts")?.unwrap_or(0);
-        let (layer, expert) = (number(parts.next()), number(parts.nth(1)));
-        Ok(layer.is_some_and(|layer| layer < layers)
-            && expert.is_none_or(|expert| expert < experts))
+    pub(super) fn room(&self) -> Result<Room, String> {
+        let size = |name, other| Ok::<_, String>(self.size(name, other)?.unwrap_or(0));
+        Ok(Room {
+            is_tied: self.flag("tie_word_embeddings")?,
+            layers: size("num_hidden_layers", "n_layer")?,
+            experts: size("num_experts", "num_local_experts")?,
+        })
     }
 
     /// An integer under one of two names.
@@ -225,7 +89,8 @@ impl Config {
         KNOWN.iter().find(|family| family.name == name).ok_or_else(|| {
             let known: Vec<&str> = KNOWN.iter().map(|family| family.name).collect();
             let known = [&known[..], &foreign::NAMES].concat().join(", ");
-            format!("model_type {:?} is not supported (supported: {known})", shown(name))
+            let name = shown(name);
+            format!("config.json: model_type {name:?} is not supported (supported: {known})")
         })
     }
 
@@ -262,8 +127,8 @@ impl Config {
         }
         if family.name == "smollm3" {
             let layers = self.array("no_rope_layers")?.unwrap_or_default();
-            let each =
-                |(i, flag): (usize, &Json)| flag.as_u64() == Some(u64::from((i + 1) % 4 != 0));
+            let rotates = |flag: &Json| flag.as_bool().or_else(|| Some(integer(flag)? != 0));
+            let each = |(i, flag): (usize, &Json)| rotates(flag) == Some((i + 1) % 4 != 0);
             if !layers.iter().enumerate().all(each) {
                 return Err("config.json: no_rope_layers are not every fourth".to_owned());
             }
@@ -273,7 +138,7 @@ impl Config {
 
     /// Weights that are packed in a way that is not read, but for one.
     pub(super) fn refuse_quantised(&self, known: Option<&str>) -> Result<(), String> {
-        let Some(Json::Object(quantization)) = self.values.get("quantization_config") else {
+        let Some(Json::Object(quantization)) = self.get("quantization_config") else {
             return Ok(());
         };
         let method = quantization.get("quant_method").and_then(Json::as_str).unwrap_or("some");
@@ -289,7 +154,7 @@ impl Config {
         for &key in family.needed {
             let of_rope = key == "rope_theta"
                 && ["rope_parameters", "rope_scaling"].iter().any(|part| self.names_base(part));
-            if !self.values.contains_key(key) && !of_rope {
+            if !self.has(key) && !of_rope {
                 return Err(format!("config.json: {key} is missing"));
             }
         }
@@ -298,7 +163,7 @@ impl Config {
 
     /// Whether the base of the rotation stands in an object of the configuration, or in one within it.
     fn names_base(&self, part: &str) -> bool {
-        let Some(Json::Object(part)) = self.values.get(part) else { return false };
+        let Some(Json::Object(part)) = self.get(part) else { return false };
         part.contains_key("rope_theta")
             || part.values().any(|inner| inner.get("rope_theta").is_some())
     }
@@ -319,13 +184,14 @@ impl Config {
     /// The window, and which layers have it.
     fn windows(&self, family: &Family, keys: &mut Keys) -> Result<(), String> {
         let layers = self.integer("num_hidden_layers")?.unwrap_or(0).min(MAX_LAYERS) as usize;
-        let window = self.integer("sliding_window")?.filter(|&window| window > 0);
+        let window = self.integer_unless_minus_one("sliding_window")?.filter(|&window| window > 0);
         // Those that have the switch have it off by default.
         let by_default = !family.name.starts_with("qwen") && family.name != "smollm3";
         let used = self.flag("use_sliding_window")?.unwrap_or(by_default);
         let Some(window) = window.filter(|_| used) else {
             // Said, since families have windows where nothing is.
-            keys.put("attention.sliding_window_pattern", Value::Bools(Vec::new()));
+            let none = Value::Bools(Vec::new());
+            keys.put(self.name("sliding_window"), "attention.sliding_window_pattern", Some(none));
             return Ok(());
         };
         let local: Vec<bool> = if let Some(types) = self.array("layer_types")? {
@@ -348,75 +214,31 @@ impl Config {
         } else {
             vec![family.all_local; layers]
         };
-        keys.put("attention.sliding_window", Value::U64(window));
-        keys.put("attention.sliding_window_pattern", Value::Bools(local));
+        let (window, local) = (Value::U64(window), Value::Bools(local));
+        keys.put(self.name("sliding_window"), "attention.sliding_window", Some(window));
+        keys.put(self.name("layer_types"), "attention.sliding_window_pattern", Some(local));
         Ok(())
     }
+}
 
-    fn found<T>(
-        &self,
-        key: &str,
-        wanted: &str,
-        read: impl FnOnce(&Json) -> Option<T>,
-    ) -> Result<Option<T>, String> {
-        match self.values.get(key) {
-            None | Some(Json::Null) => Ok(None),
-            Some(value) => match read(value) {
-                Some(value) => Ok(Some(value)),
-                None => Err(format!("{}: {key} is not {wanted}", self.file)),
-            },
-        }
-    }
+/// Which tensors there can be.
+pub(super) struct Room {
+    /// Whether the embedding is the head, too. What it is where nothing is said differs between the classes of
+    /// transformers and their versions: the weights tell then.
+    pub(super) is_tied: Option<bool>,
+    layers: u64,
+    experts: u64,
+}
 
-    pub(super) fn integer(&self, key: &str) -> Result<Option<u64>, String> {
-        self.found(key, "an integer", Json::as_u64)
-    }
-
-    pub(super) fn number(&self, key: &str) -> Result<Option<f64>, String> {
-        self.found(key, "a number", Json::as_f64)
-    }
-
-    pub(super) fn flag(&self, key: &str) -> Result<Option<bool>, String> {
-        self.found(key, "true or false", Json::as_bool)
-    }
-
-    pub(super) fn string(&self, key: &str) -> Result<Option<&str>, String> {
-        match self.values.get(key) {
-            None | Some(Json::Null) => Ok(None),
-            Some(Json::String(text)) => Ok(Some(text)),
-            Some(_) => Err(format!("{}: {key} is not a string", self.file)),
-        }
-    }
-
-    /// All of it.
-    pub(super) fn into_values(self) -> Map<String, Json> {
-        self.values
-    }
-
-    pub(super) fn get(&self, key: &str) -> Option<&Json> {
-        self.values.get(key)
-    }
-
-    fn array(&self, key: &str) -> Result<Option<&[Json]>, String> {
-        match self.values.get(key) {
-            None | Some(Json::Null) => Ok(None),
-            Some(Json::Array(values)) => Ok(Some(values)),
-            Some(_) => Err(format!("{}: {key} is not an array", self.file)),
-        }
-    }
-
-    pub(super) fn floats(&self, key: &str) -> Result<Option<Vec<f32>>, String> {
-        let Some(values) = self.array(key)? else { return Ok(None) };
-        let float = |value: &Json| value.as_f64().map(|x| x as f32);
-        let floats: Option<Vec<f32>> = values.iter().map(float).collect();
-        floats.map(Some).ok_or_else(|| format!("{}: {key} is not an array of numbers", self.file))
-    }
-
-    /// An object within the configuration, to be read in the same way.
-    pub(super) fn part(&self, key: &str) -> Result<Option<Self>, String> {
-        self.found(key, "an object", |value| {
-            Some(Self { file: self.file, values: value.as_object()?.clone() })
-        })
+impl Room {
+    /// Whether a tensor of a layer or expert, by GGUF's name, is of one that there is.
+    pub(super) fn has(&self, name: &str) -> bool {
+        let Some(rest) = name.strip_prefix("blk.") else { return true };
+        let mut parts = rest.split('.');
+        let number = |text: Option<&str>| text.and_then(|text| text.parse::<u64>().ok());
+        let (layer, expert) = (number(parts.next()), number(parts.nth(1)));
+        layer.is_some_and(|layer| layer < self.layers)
+            && expert.is_none_or(|expert| expert < self.experts)
     }
 }
 
@@ -430,8 +252,13 @@ pub(super) struct Keys {
 }
 
 impl Keys {
-    pub(super) fn put(&mut self, key: &str, value: Value) {
-        self.metadata.values.insert(format!("{}.{key}", self.prefix), value);
+    /// Adds what `origin` says, if it says something.
+    pub(super) fn put(&mut self, origin: String, key: &str, value: Option<Value>) {
+        let key = format!("{}.{key}", self.prefix);
+        if let Some(value) = value {
+            self.metadata.values.insert(key.clone(), value);
+        }
+        self.metadata.origins.keys.insert(key, origin);
     }
 }
 
@@ -441,10 +268,9 @@ mod tests {
 
     /// Which layers have the window; `None` where nothing has.
     fn windows(model_type: &str, more: &Json) -> Option<Vec<bool>> {
-        let mut values = Map::new();
-        values.insert("num_hidden_layers".to_owned(), Json::from(4));
-        values.extend(more.as_object().unwrap().clone());
-        let config = Config { file: "config.json", values };
+        let mut values = more.clone();
+        values["num_hidden_layers"] = Json::from(4);
+        let config = Config::of(&values);
         let family = FAMILIES.iter().find(|family| family.name == model_type).unwrap();
         let mut keys = Keys { prefix: "x", metadata: Metadata::default() };
         config.windows(family, &mut keys).unwrap();

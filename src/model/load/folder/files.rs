@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 pub(super) use super::safetensors::told;
+use super::values::without_bare_words;
 use crate::model::load::gguf::shown;
 
 /// Of `tokenizer.json`, whose largest have 35 MB (Gemma's 262,144 tokens).
@@ -22,9 +23,10 @@ pub(crate) const CONFIG: &str = "config.json";
 pub(crate) const TOKENIZER: &str = "tokenizer.json";
 pub(super) const GENERATION: &str = "generation_config.json";
 pub(super) const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+pub(super) const SPECIAL_TOKENS: &str = "special_tokens_map.json";
 pub(super) const TEMPLATE: &str = "chat_template.jinja";
 /// What is read if it is there.
-pub(crate) const OPTIONAL: [&str; 3] = [GENERATION, TOKENIZER_CONFIG, TEMPLATE];
+pub(crate) const OPTIONAL: [&str; 4] = [GENERATION, TOKENIZER_CONFIG, SPECIAL_TOKENS, TEMPLATE];
 pub(crate) const INDEX: &str = "model.safetensors.index.json";
 pub(crate) const SINGLE: &str = "model.safetensors";
 /// What `PyTorch` writes: reading one can run any code.
@@ -44,31 +46,71 @@ pub(crate) fn is_pickle(name: &str) -> bool {
     Path::new(name).extension().is_some_and(|e| PICKLES.iter().any(|pickle| e == *pickle))
 }
 
-/// The text of a file in the folder, if there is one. Errors name the file.
-pub(super) fn text(folder: &Path, name: &str) -> Result<Option<String>, String> {
-    let path = folder.join(name);
-    let about = match fs::metadata(&path) {
-        Ok(about) => about,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(format!("{name} cannot be read: {e}")),
-    };
-    if !about.is_file() {
-        return Err(format!("{name} is not a file"));
+/// A file's length, and what is in it.
+pub type Opened<'a> = (u64, Box<dyn Read + 'a>);
+
+/// What a model's files are read from.
+pub trait Folder {
+    /// For errors, and for who reads the weights.
+    fn path(&self) -> &Path;
+    /// A file, if there is one of that name. Errors are clauses about it.
+    fn open(&self, name: &str) -> Result<Option<Opened<'_>>, String>;
+    /// The names of all files.
+    fn names(&self) -> Vec<String>;
+}
+
+impl Folder for &Path {
+    fn path(&self) -> &Path {
+        self
     }
-    let mut bytes = Vec::new();
+
+    fn open(&self, name: &str) -> Result<Option<Opened<'_>>, String> {
+        let unreadable = |e: std::io::Error| format!("cannot be read: {e}");
+        let path = self.join(name);
+        match fs::metadata(&path) {
+            Ok(about) if about.is_file() => {}
+            Ok(_) => return Err("is not a file".to_owned()),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(unreadable(e)),
+        }
+        let file = File::open(&path).map_err(unreadable)?;
+        // Of the open file, not of the path: only this length belongs to the bytes that follow.
+        let length = file.metadata().map_err(unreadable)?.len();
+        Ok(Some((length, Box::new(file))))
+    }
+
+    fn names(&self) -> Vec<String> {
+        let entries = fs::read_dir(self).into_iter().flatten().flatten();
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+    }
+}
+
+/// What some editors begin a text with.
+const BYTE_ORDER_MARK: char = '\u{feff}';
+
+/// The text of a file in the folder, if there is one. Errors name the file.
+pub(super) fn text(folder: &dyn Folder, name: &str) -> Result<Option<String>, String> {
+    let opened = folder.open(name).map_err(|reason| format!("{name} {reason}"))?;
+    let Some((length, file)) = opened else { return Ok(None) };
     let max_bytes = max_bytes(name);
-    File::open(&path)
-        .and_then(|file| file.take(max_bytes + 1).read_to_end(&mut bytes))
+    let mut bytes = Vec::with_capacity(length.min(max_bytes) as usize + 1);
+    file.take(max_bytes + 1)
+        .read_to_end(&mut bytes)
         .map_err(|e| format!("{name} cannot be read: {e}"))?;
     if bytes.len() as u64 > max_bytes {
         return Err(format!("{name} is longer than {max_bytes} bytes"));
     }
-    String::from_utf8(bytes).map(Some).map_err(|_| format!("{name} is not UTF-8"))
+    let mut text = String::from_utf8(bytes).map_err(|_| format!("{name} is not UTF-8"))?;
+    if text.starts_with(BYTE_ORDER_MARK) {
+        text.drain(..BYTE_ORDER_MARK.len_utf8());
+    }
+    Ok(Some(text))
 }
 
-/// What such a text says.
+/// What such a text says, as Python writes it and people edit it.
 pub(super) fn understood<T: DeserializeOwned>(name: &str, text: &str) -> Result<T, String> {
-    serde_json::from_str(text).map_err(|e| format!("{name} {}", told(&e)))
+    let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
+    serde_json::from_str(&without_bare_words(text)).map_err(|e| format!("{name} {}", told(&e)))
 }
 
 #[derive(Deserialize)]
@@ -80,10 +122,10 @@ struct Index {
 pub(crate) type Shards = BTreeMap<String, Vec<String>>;
 
 /// Those of the folder: no tensors are expected without an index.
-pub(super) fn shards(folder: &Path) -> Result<Shards, String> {
+pub(super) fn shards(folder: &dyn Folder) -> Result<Shards, String> {
     match text(folder, INDEX)? {
         Some(index) => indexed(&index),
-        None if folder.join(SINGLE).exists() => Ok(single()),
+        None if folder.open(SINGLE).ok().flatten().is_some() => Ok(single()),
         None => Err(absent(folder)),
     }
 }
@@ -113,9 +155,8 @@ pub(crate) fn indexed(index: &str) -> Result<Shards, String> {
 }
 
 /// Why there are no weights.
-fn absent(folder: &Path) -> String {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    let has_pickles = entries.map(|e| e.file_name()).any(|name| is_pickle(&name.to_string_lossy()));
+fn absent(folder: &dyn Folder) -> String {
+    let has_pickles = folder.names().iter().any(|name| is_pickle(name));
     let pickles = if has_pickles {
         "; PyTorch's pickles, which it has, could run any code and are never read"
     } else {

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value as Json};
 
-use super::config::Config;
-use super::safetensors::{Found, Shard, unsupported};
-use super::{Open, TextFiles, described_by, files, generation, shard, text};
+use super::safetensors::{Found, unsupported};
+use super::values::Config;
+use super::{Folder, Open, TextFiles, ahead, described_by, files, generation, opened, shard, text};
 use crate::backend::TensorSource;
 use crate::model::load::Input;
 use crate::model::load::gguf::{LoadError, Metadata, ModelFile, Value, refuse_overlaps, shown};
@@ -40,18 +40,19 @@ pub fn open(path: &Path, names: &[&str]) -> Result<Option<Foreign>, LoadError> {
     if !path.is_dir() {
         return Ok(None);
     }
-    read(path, names).map_err(|reason| LoadError::new(path, reason))
+    read(&path, names).map_err(|reason| LoadError::new(path, reason))
 }
 
-fn read(path: &Path, names: &[&str]) -> Result<Option<Foreign>, String> {
-    let Some(config) = Config::read(path, files::CONFIG)? else { return Ok(None) };
+fn read(from: &dyn Folder, names: &[&str]) -> Result<Option<Foreign>, String> {
+    let Some(config) = Config::read(from, files::CONFIG)? else { return Ok(None) };
     let Some(family) = family(&config, names)? else { return Ok(None) };
-    let generation = Config::read(path, files::GENERATION)?;
+    let generation = Config::read(from, files::GENERATION)?;
     let mut metadata = metadata(&family);
     generation::keys(&config, generation.as_ref(), &mut metadata)?;
-    let text = text::read(path, &mut metadata)?;
-    let shards = files::shards(path)?;
-    let mut folder = joined(path, family, config, metadata, &shards, &Shard::open)?;
+    let text = text::read(from, &mut metadata)?;
+    let shards = files::shards(from)?;
+    let open = |name: &str| opened(from, name);
+    let mut folder = joined(from.path(), family, config, metadata, &shards, &open)?;
     folder.text = Some(text);
     Ok(Some(folder))
 }
@@ -71,8 +72,8 @@ pub(crate) fn preview(
         let config = Config::parse(files::CONFIG, config)?;
         let Some(family) = family(&config, names)? else { return Ok(None) };
         let metadata = metadata(&family);
-        let shard = |file: &Path| open(file).and_then(|(input, n)| Shard::read(file, input, n));
-        joined(path, family, config, metadata, shards, &shard).map(Some)
+        let open = |name: &str| ahead(path, name, open);
+        joined(path, family, config, metadata, shards, &open).map(Some)
     };
     read().map_err(|reason| LoadError::new(path, reason))
 }
@@ -117,14 +118,14 @@ fn joined(
         let shard = shard(&file, name, expected, open)?;
         folder.bytes += shard.file_bytes;
         folder.files.push(ModelFile { path: file, header_bytes: shard.header_bytes });
-        for (name, found) in shard.tensors {
-            if folder.tensors.contains_key(&name) || folder.unusable.contains_key(&name) {
-                return Err(format!("tensor {} is there twice", shown(&name)));
+        for (tensor, found) in shard.tensors {
+            if folder.tensors.contains_key(&tensor) || folder.unusable.contains_key(&tensor) {
+                return Err(format!("tensor {} of {} is there twice", shown(&tensor), shown(name)));
             }
             match found {
-                Ok(Found::Floats(source)) => drop(folder.tensors.insert(name, source)),
-                Ok(Found::Bytes(_)) => drop(folder.unusable.insert(name, unsupported("U8"))),
-                Err(reason) => drop(folder.unusable.insert(name, reason)),
+                Ok(Found::Floats(source)) => drop(folder.tensors.insert(tensor, source)),
+                Ok(Found::Bytes(_)) => drop(folder.unusable.insert(tensor, unsupported("U8"))),
+                Err(reason) => drop(folder.unusable.insert(tensor, reason)),
             }
         }
     }

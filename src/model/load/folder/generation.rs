@@ -2,9 +2,11 @@
 
 use serde_json::Value as Json;
 
-use super::config::Config;
+use super::values::{Config, integer, is_minus_one};
 use crate::model::load::gguf::{Metadata, Value};
 
+/// Tokens that end an answer.
+pub(super) const ENDS: &str = "tokenizer.ggml.eos_token_ids";
 /// Names there, and those of the keys.
 const SAMPLING: [(&str, &str); 4] = [
     ("temperature", "temp"),
@@ -19,32 +21,43 @@ pub(super) fn keys(
     generation: Option<&Config>,
     metadata: &mut Metadata,
 ) -> Result<(), String> {
-    let ends = generation.map(ends).transpose()?.flatten();
-    let ends = if ends.is_none() { self::ends(config)? } else { ends };
-    let mut put = |key: &str, value| drop(metadata.values.insert(key.to_owned(), value));
-    if let Some(ends) = ends {
-        put("tokenizer.ggml.eos_token_ids", Value::U64s(ends));
-    }
-    let Some(generation) = generation else { return Ok(()) };
-    for (name, key) in SAMPLING {
-        if let Some(number) = generation.number(name)? {
-            put(&format!("general.sampling.{key}"), Value::F64(number));
+    for from in generation.into_iter().chain([config]) {
+        if let Some(ends) = ends(from)? {
+            metadata.values.insert(ENDS.to_owned(), Value::U64s(ends));
+            metadata.origins.keys.insert(ENDS.to_owned(), from.name("eos_token_id"));
+            break;
         }
     }
-    if let Some(top_k) = generation.integer("top_k")? {
-        put("general.sampling.top_k", Value::U64(top_k));
+    let Some(generation) = generation else { return Ok(()) };
+    let mut put = |key: &str, value| {
+        metadata.values.insert(format!("general.sampling.{key}"), value);
+    };
+    for (name, key) in SAMPLING {
+        if let Some(number) = generation.number(name)? {
+            put(key, Value::F64(number));
+        }
+    }
+    // -1 is how vLLM says that all tokens may be sampled.
+    if let Some(top_k) = generation.integer_unless_minus_one("top_k")? {
+        put("top_k", Value::U64(top_k));
+    }
+    // The likeliest token, whatever is said of sampling. Where it is not said, transformers takes that, too; but few files
+    // that leave it out mean it, and a client of the API expects to be sampled for.
+    if generation.flag("do_sample")? == Some(false) {
+        put("temp", Value::F64(0.0));
     }
     Ok(())
 }
 
-/// `eos_token_id`: one or several.
+/// `eos_token_id`: one or several. -1 is written where there is none.
 fn ends(config: &Config) -> Result<Option<Vec<u64>>, String> {
-    let wrong = || "eos_token_id is neither a token nor several".to_owned();
-    match config.get("eos_token_id") {
-        None | Some(Json::Null) => Ok(None),
-        Some(Json::Array(ids)) => {
-            ids.iter().map(Json::as_u64).collect::<Option<_>>().map(Some).ok_or_else(wrong)
-        }
-        Some(id) => id.as_u64().map(|id| Some(vec![id])).ok_or_else(wrong),
-    }
+    let wrong = || format!("{} is neither a token nor several", config.name("eos_token_id"));
+    let tokens = match config.get("eos_token_id") {
+        None => return Ok(None),
+        Some(Json::Array(tokens)) => &tokens[..],
+        Some(token) => std::slice::from_ref(token),
+    };
+    let tokens = tokens.iter().filter(|token| !is_minus_one(token));
+    let ends: Vec<u64> = tokens.map(integer).collect::<Option<_>>().ok_or_else(wrong)?;
+    Ok(Some(ends).filter(|ends| !ends.is_empty()))
 }

@@ -2,6 +2,7 @@
 //! GGUF has, so that one loader knows both.
 
 mod config;
+mod families;
 pub(crate) mod files;
 mod foreign;
 mod generation;
@@ -10,6 +11,7 @@ mod names;
 mod rope;
 mod safetensors;
 mod text;
+mod values;
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
@@ -18,16 +20,19 @@ use super::gguf::{LoadError, Metadata, ModelFile, refuse_overlaps, shown};
 use super::{Checkpoint, Input};
 use crate::backend::{BlockType, Change, TensorSource};
 use crate::config::Quantize;
-use config::Config;
+use config::Room;
+pub use files::{Folder, Opened};
 pub(crate) use foreign::preview as preview_foreign;
 pub use foreign::{Foreign, open as open_foreign};
 use mxfp4::Halves;
-use names::Place;
+pub(super) use names::Names;
+use names::{Half, Place};
 use safetensors::{Found, Shard};
 pub use text::TextFiles;
+use values::Config;
 
-/// Reads the header of a file. Errors are clauses about it.
-type Open<'a> = &'a dyn Fn(&Path) -> Result<Shard, String>;
+/// Opens a file of weights by its name. Errors are clauses about it.
+type Open<'a> = &'a dyn Fn(&str) -> Result<Opened<'a>, String>;
 
 /// The head's matrix, which some models do not have of their own.
 const HEAD: &str = "output.weight";
@@ -36,22 +41,28 @@ const HEAD: &str = "output.weight";
 ///
 /// # Errors
 /// One line that names the file and what in it.
-pub(super) fn open(path: &Path, quantize: Quantize) -> Result<Checkpoint, LoadError> {
-    read(path, quantize).map_err(|reason| LoadError::new(path, reason))
+pub(super) fn open(from: &dyn Folder, quantize: Quantize) -> Result<Checkpoint, LoadError> {
+    read(from, quantize).map_err(|reason| LoadError::new(from.path(), reason))
 }
 
-fn read(path: &Path, quantize: Quantize) -> Result<Checkpoint, String> {
-    let config = Config::read(path, files::CONFIG)?.ok_or(
+fn read(from: &dyn Folder, quantize: Quantize) -> Result<Checkpoint, String> {
+    let config = Config::read(from, files::CONFIG)?.ok_or(
         "has no config.json: a model folder has one, beside safetensors and tokenizer.json",
     )?;
-    let generation = Config::read(path, files::GENERATION)?;
+    let generation = Config::read(from, files::GENERATION)?;
     let mut metadata = config.metadata()?;
     generation::keys(&config, generation.as_ref(), &mut metadata)?;
-    let text = text::read(path, &mut metadata)?;
-    let shards = files::shards(path)?;
-    let mut folder = joined(path, &config, metadata, &shards, quantize, &Shard::open)?;
+    let text = text::read(from, &mut metadata)?;
+    let shards = files::shards(from)?;
+    let open = |name: &str| opened(from, name);
+    let mut folder = joined(from.path(), &config, metadata, &shards, quantize, &open)?;
     folder.text = Some(text);
     Ok(folder)
+}
+
+/// A file that must be there.
+fn opened<'a>(from: &'a dyn Folder, name: &str) -> Result<Opened<'a>, String> {
+    from.open(name)?.ok_or_else(|| "is missing".to_owned())
 }
 
 /// What is known of a folder before it is here: all but the text side, and nothing of it on the disk. `open`
@@ -70,21 +81,28 @@ pub(crate) fn preview(
         let config = Config::parse(files::CONFIG, config)?;
         // Before anything of the weights is asked for.
         let metadata = config.metadata()?;
-        let shard = |file: &Path| open(file).and_then(|(input, n)| Shard::read(file, input, n));
-        joined(path, &config, metadata, shards, quantize, &shard)
+        let open = |name: &str| ahead(path, name, open);
+        joined(path, &config, metadata, shards, quantize, &open)
     };
     read().map_err(|reason| LoadError::new(path, reason))
+}
+
+/// A file that is elsewhere.
+fn ahead<'a>(path: &Path, name: &str, open: Input<'a>) -> Result<Opened<'a>, String> {
+    open(&path.join(name)).map(|(input, bytes)| (bytes, input))
 }
 
 /// The folder without its text side.
 fn joined(
     path: &Path,
     config: &Config,
-    metadata: Metadata,
+    mut metadata: Metadata,
     shards: &files::Shards,
     quantize: Quantize,
     open: Open<'_>,
 ) -> Result<Checkpoint, String> {
+    let (names, room) = (config.names()?, config.room()?);
+    metadata.origins.names = Some(names);
     let mut folder = Checkpoint {
         path: path.to_owned(),
         metadata,
@@ -100,11 +118,13 @@ fn joined(
         let shard = shard(&file, name, expected, open)?;
         folder.bytes += shard.file_bytes;
         folder.files.push(ModelFile { path: file, header_bytes: shard.header_bytes });
-        take(&mut folder, shard, config, quantize, &mut halves)?;
+        take(&mut folder, shard, (names, &room), quantize, &mut halves).map_err(
+            |(tensor, reason)| format!("tensor {} of {} {reason}", shown(&tensor), shown(name)),
+        )?;
     }
     folder.tensors.extend(halves.join()?);
     let has_head = folder.tensors.contains_key(HEAD) || folder.unusable.contains_key(HEAD);
-    if config.is_tied()? == Some(false) && !has_head {
+    if room.is_tied == Some(false) && !has_head {
         return Err("tensor lm_head.weight is missing".to_owned());
     }
     let rows = folder.tensors.get("token_embd.weight").map(|embedding| embedding.rows as u64);
@@ -119,7 +139,11 @@ fn joined(
 
 /// The header of a file that has these tensors, and perhaps others.
 fn shard(file: &Path, name: &str, expected: &[String], open: Open<'_>) -> Result<Shard, String> {
-    let shard = open(file).map_err(|reason| format!("{} {reason}", shown(name)))?;
+    let read = || {
+        let (bytes, mut input) = open(name)?;
+        Shard::read(file, &mut *input, bytes)
+    };
+    let shard = read().map_err(|reason| format!("{} {reason}", shown(name)))?;
     let there: HashSet<&String> = shard.tensors.iter().map(|(name, _)| name).collect();
     if let Some(missing) = expected.iter().find(|tensor| !there.contains(tensor)) {
         return Err(format!("tensor {} is not in {}", shown(missing), shown(name)));
@@ -133,56 +157,52 @@ fn described_by(path: &Path) -> Vec<ModelFile> {
     [files::CONFIG, files::TOKENIZER].map(whole).to_vec()
 }
 
-/// Adds the tensors of a file under the names that a GGUF has for them.
+/// Adds the tensors of a file under the names that a GGUF has for them. An error is a tensor, and a clause about it.
 fn take(
     folder: &mut Checkpoint,
     shard: Shard,
-    config: &Config,
+    (names, room): (&Names, &Room),
     quantize: Quantize,
     halves: &mut Halves,
-) -> Result<(), String> {
-    let (names, is_tied) = (config.names()?, config.is_tied()?);
+) -> Result<(), (String, String)> {
     for (own_name, found) in shard.tensors {
+        let refused = |reason: &str| Err((own_name.clone(), reason.to_owned()));
         let (name, change, half) = match names.place(&own_name) {
             // Some files have the embedding a second time as the head.
-            Place::Named(name, _) if is_tied == Some(true) && name == HEAD => continue,
+            Place::Named(name, _) if room.is_tied == Some(true) && name == HEAD => continue,
             Place::Named(name, change) => (name, change, None),
             Place::Half(name, change, half) => (name, change, Some(half)),
             Place::LeftAside => continue,
-            Place::Unknown => {
-                let name = shown(&own_name);
-                return Err(format!("tensor {name} has no use in this architecture"));
-            }
+            Place::Unknown => return refused("has no use in this architecture"),
         };
         if folder.tensors.contains_key(&name)
             || folder.unusable.contains_key(&name)
-            || half.is_none() && halves.contains(&name)
+            || halves.contains(&name, half)
         {
-            return Err(format!("tensor {} is there twice", shown(&own_name)));
+            return refused("is there twice");
         }
-        if !config.has_room_for(&name)? {
-            let name = shown(&own_name);
-            return Err(format!("tensor {name} is of no layer or expert that config.json has"));
+        if !room.has(&name) {
+            return refused("is of no layer or expert that config.json has");
         }
-        let unusable = match (found, half) {
+        match (found, half) {
             (Ok(Found::Floats(source)), None) => {
                 let source = changed(source, change, wanted(&name, quantize));
-                folder.tensors.insert(name, source);
-                continue;
+                folder.tensors.insert(name.clone(), source);
             }
-            (Ok(Found::Bytes(bytes)), Some(half)) => {
-                halves.add(name, change, half, bytes)?;
-                continue;
+            (Ok(Found::Bytes(bytes)), Some(half)) => halves.add(name.clone(), change, half, bytes),
+            (Ok(Found::Bytes(_)), None) => {
+                folder.unusable.insert(name.clone(), safetensors::unsupported("U8"));
             }
-            (Ok(Found::Bytes(_)), None) => safetensors::unsupported("U8"),
+            (Err(reason), None) => drop(folder.unusable.insert(name.clone(), reason)),
             (Ok(Found::Floats(_)), Some(_)) => {
-                let name = shown(&own_name);
-                return Err(format!("tensor {name} is of MXFP4, and is not of type U8"));
+                return refused("is of MXFP4, and is not of type U8");
             }
-            (Err(reason), Some(_)) => return Err(format!("tensor {} {reason}", shown(&own_name))),
-            (Err(reason), None) => reason,
-        };
-        folder.unusable.insert(name, unusable);
+            (Err(reason), Some(_)) => return refused(&reason),
+        }
+        // Of two halves the one that the whole is called by.
+        if half != Some(Half::Exponents) {
+            folder.metadata.origins.tensors.insert(name, own_name);
+        }
     }
     Ok(())
 }
@@ -221,3 +241,6 @@ fn changed(source: TensorSource, change: Change, wanted: &[BlockType]) -> Tensor
     }
     source
 }
+
+#[cfg(test)]
+mod tests;

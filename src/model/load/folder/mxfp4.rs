@@ -16,27 +16,19 @@ const BLOCK_BYTES: usize = 16;
 pub(super) struct Halves(BTreeMap<String, (Change, Option<Bytes>, Option<Bytes>)>);
 
 impl Halves {
-    pub(super) fn contains(&self, name: &str) -> bool {
-        self.0.contains_key(name)
+    /// Whether this half is there, or, for a whole tensor, any.
+    pub(super) fn contains(&self, name: &str, half: Option<Half>) -> bool {
+        self.0.get(name).is_some_and(|(_, numbers, exponents)| match half {
+            None => true,
+            Some(Half::Numbers) => numbers.is_some(),
+            Some(Half::Exponents) => exponents.is_some(),
+        })
     }
 
-    /// Takes in a half.
-    ///
-    /// # Errors
-    /// It is there already.
-    pub(super) fn add(
-        &mut self,
-        name: String,
-        change: Change,
-        half: Half,
-        found: Bytes,
-    ) -> Result<(), String> {
+    /// Takes in a half that is not there.
+    pub(super) fn add(&mut self, name: String, change: Change, half: Half, found: Bytes) {
         let (_, numbers, exponents) = self.0.entry(name).or_insert((change, None, None));
-        let place = if half == Half::Numbers { numbers } else { exponents };
-        match place.replace(found) {
-            None => Ok(()),
-            Some(twice) => Err(format!("tensor {} is there twice", shown(&twice.name))),
-        }
+        *(if half == Half::Numbers { numbers } else { exponents }) = Some(found);
     }
 
     /// The whole tensors, once all files were read.

@@ -2,7 +2,8 @@
 
 use std::f64::consts::PI;
 
-use super::config::{Config, Keys};
+use super::config::Keys;
+use super::values::Config;
 use crate::model::load::gguf::{Value, shown};
 
 pub(super) fn keys(config: &Config, keys: &mut Keys) -> Result<(), String> {
@@ -12,43 +13,51 @@ pub(super) fn keys(config: &Config, keys: &mut Keys) -> Result<(), String> {
         Some(parameters) => match parameters.part("full_attention")? {
             None => Some(parameters),
             Some(global) => {
-                let local = parameters.part("sliding_attention")?;
-                let base = local.map(|local| local.number("rope_theta")).transpose()?.flatten();
-                if let Some(base) = base {
-                    keys.put("rope.freq_base_swa", Value::F64(base));
+                if let Some(local) = parameters.part("sliding_attention")? {
+                    put(&local, "rope_theta", keys, "rope.freq_base_swa")?;
                 }
                 Some(global)
             }
         },
     };
-    let of_scaling = scaling.as_ref().map(|s| s.number("rope_theta")).transpose()?.flatten();
-    let base = config.number("rope_theta")?.or(of_scaling).unwrap_or(10_000.0);
-    keys.put("rope.freq_base", Value::F64(base));
-    keys.put("rope.pairs", Value::String("halves".to_owned()));
+    let base = match (config.number("rope_theta")?, &scaling) {
+        (None, Some(scaling)) => scaling.number("rope_theta")?,
+        (base, _) => base,
+    };
+    let base = base.unwrap_or(10_000.0);
+    keys.put(config.name("rope_theta"), "rope.freq_base", Some(Value::F64(base)));
+    keys.put(config.name("rope_theta"), "rope.pairs", Some(Value::String("halves".to_owned())));
     let dims = dims(config, scaling.as_ref())?;
-    if let Some(dims) = dims {
-        keys.put("rope.dimension_count", Value::U64(dims));
-    }
+    keys.put(config.name("head_dim"), "rope.dimension_count", dims.map(Value::U64));
     let Some(scaling) = scaling else { return Ok(()) };
     let kind = scaling.string("rope_type")?;
     let kind = if kind.is_none() { scaling.string("type")? } else { kind }.unwrap_or("default");
+    let set_kind = |keys: &mut Keys, kind: &str| {
+        let kind = Value::String(kind.to_owned());
+        keys.put(scaling.name("rope_type"), "rope.scaling.type", Some(kind));
+    };
     match kind {
         "default" => {}
         "linear" => {
-            keys.put("rope.scaling.type", Value::String("linear".to_owned()));
-            let factor = scaling.number("factor")?;
-            let factor = factor.ok_or("config.json: factor of rope_scaling is missing")?;
-            keys.put("rope.scaling.factor", Value::F64(factor));
+            set_kind(keys, "linear");
+            needed(&scaling, "factor", keys, "rope.scaling.factor")?;
         }
         "llama3" => {
             let Some(dims) = dims else {
                 return Err("config.json: head_dim is missing".to_owned());
             };
-            let factors = llama3(&scaling, base, dims)?;
-            keys.put("rope.scaling.factors", Value::F32s(factors));
+            let factors = Value::F32s(llama3(&scaling, base, dims)?);
+            keys.put(scaling.name("factor"), "rope.scaling.factors", Some(factors));
         }
-        "yarn" => yarn(&scaling, keys)?,
-        "longrope" => longrope(config, &scaling, keys)?,
+        "yarn" => {
+            set_kind(keys, "yarn");
+            yarn(&scaling, keys)?;
+        }
+        // The name that the first files have.
+        "longrope" | "su" => {
+            set_kind(keys, "longrope");
+            longrope(config, &scaling, keys)?;
+        }
         other => {
             let other = shown(other);
             return Err(format!("config.json: rope_type {other} is not supported"));
@@ -57,33 +66,39 @@ pub(super) fn keys(config: &Config, keys: &mut Keys) -> Result<(), String> {
     Ok(())
 }
 
+/// Passes a number on.
+fn put(from: &Config, name: &str, keys: &mut Keys, key: &str) -> Result<Option<f64>, String> {
+    let number = from.number(name)?;
+    keys.put(from.name(name), key, number.map(Value::F64));
+    Ok(number)
+}
+
+fn needed(from: &Config, name: &str, keys: &mut Keys, key: &str) -> Result<f64, String> {
+    let number = put(from, name, keys, key)?;
+    number.ok_or_else(|| format!("{} is missing", from.name(name)))
+}
+
 /// The keys that converters write, and one for a ramp that is not rounded.
 fn yarn(scaling: &Config, keys: &mut Keys) -> Result<(), String> {
     for key in ["mscale", "mscale_all_dim"] {
         if scaling.number(key)?.is_some() {
-            return Err(format!("config.json: {key} of rope_scaling is not supported"));
+            return Err(format!("{} is not supported", scaling.name(key)));
         }
     }
-    let factor =
-        scaling.number("factor")?.ok_or("config.json: factor of rope_scaling is missing")?;
-    keys.put("rope.scaling.type", Value::String("yarn".to_owned()));
-    keys.put("rope.scaling.factor", Value::F64(factor));
-    if let Some(original) = scaling.integer("original_max_position_embeddings")? {
-        keys.put("rope.scaling.original_context_length", Value::U64(original));
-    }
-    for (name, key) in [("beta_fast", "yarn_beta_fast"), ("beta_slow", "yarn_beta_slow")] {
-        if let Some(turns) = scaling.number(name)? {
-            keys.put(&format!("rope.scaling.{key}"), Value::F64(turns));
-        }
-    }
+    let factor = needed(scaling, "factor", keys, "rope.scaling.factor")?;
+    let name = "original_max_position_embeddings";
+    let original = scaling.integer(name)?.map(Value::U64);
+    keys.put(scaling.name(name), "rope.scaling.original_context_length", original);
+    put(scaling, "beta_fast", keys, "rope.scaling.yarn_beta_fast")?;
+    put(scaling, "beta_slow", keys, "rope.scaling.yarn_beta_slow")?;
     if let Some(whole) = scaling.number("attention_factor")? {
         // A key has what it is multiplied by besides.
         let usual = if factor > 1.0 { 0.1 * factor.ln() + 1.0 } else { 1.0 };
-        keys.put("rope.scaling.attn_factor", Value::F64(whole / usual));
+        let growth = Value::F64(whole / usual);
+        keys.put(scaling.name("attention_factor"), "rope.scaling.attn_factor", Some(growth));
     }
-    if let Some(rounds) = scaling.flag("truncate")? {
-        keys.put("rope.scaling.yarn_truncate", Value::Bool(rounds));
-    }
+    let rounds = scaling.flag("truncate")?.map(Value::Bool);
+    keys.put(scaling.name("truncate"), "rope.scaling.yarn_truncate", rounds);
     Ok(())
 }
 
@@ -95,17 +110,18 @@ fn longrope(config: &Config, scaling: &Config, keys: &mut Keys) -> Result<(), St
     let original = config.integer(ORIGINAL)?.or(inner).filter(|&original| original > 1);
     let original = original.ok_or_else(|| format!("config.json: {ORIGINAL} is missing"))?;
     let longest = config.integer("max_position_embeddings")?.unwrap_or(original);
-    keys.put("rope.scaling.type", Value::String("longrope".to_owned()));
-    keys.put("rope.scaling.original_context_length", Value::U64(original));
+    let original_key = "rope.scaling.original_context_length";
+    keys.put(config.name(ORIGINAL), original_key, Some(Value::U64(original)));
     for (name, key) in [("long_factor", "factors_long"), ("short_factor", "factors_short")] {
         let factors = scaling.floats(name)?;
-        let factors = factors.ok_or_else(|| format!("config.json: {name} is missing"))?;
-        keys.put(&format!("rope.scaling.{key}"), Value::F32s(factors));
+        let factors = factors.ok_or_else(|| format!("{} is missing", scaling.name(name)))?;
+        keys.put(scaling.name(name), &format!("rope.scaling.{key}"), Some(Value::F32s(factors)));
     }
     let ratio = longest as f64 / original as f64;
     let usual = if ratio > 1.0 { (1.0 + ratio.ln() / (original as f64).ln()).sqrt() } else { 1.0 };
     let growth = scaling.number("attention_factor")?.unwrap_or(usual);
-    keys.put("rope.scaling.attn_factor", Value::F64(growth));
+    let origin = scaling.name("attention_factor");
+    keys.put(origin, "rope.scaling.attn_factor", Some(Value::F64(growth)));
     Ok(())
 }
 
@@ -135,13 +151,14 @@ fn dims(config: &Config, scaling: Option<&Config>) -> Result<Option<u64>, String
 fn llama3(scaling: &Config, base: f64, dims: u64) -> Result<Vec<f32>, String> {
     let needed = |key: &str| match scaling.number(key)? {
         Some(number) if number.is_finite() && number > 0.0 => Ok(number),
-        _ => Err(format!("config.json: {key} of rope_scaling is not a positive number")),
+        _ => Err(format!("{} is not a positive number", scaling.name(key))),
     };
     let factor = needed("factor")?;
     let (low, high) = (needed("low_freq_factor")?, needed("high_freq_factor")?);
     let context = needed("original_max_position_embeddings")?;
     if high <= low {
-        return Err("config.json: high_freq_factor is not above low_freq_factor".to_owned());
+        let key = scaling.name("high_freq_factor");
+        return Err(format!("{key} is not above low_freq_factor"));
     }
     // Bounded as every head is; a larger one is refused by its own name later.
     let pairs = dims.min(1 << 10) / 2;

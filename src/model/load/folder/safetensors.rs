@@ -3,7 +3,6 @@
 //! A JSON text behind its length, then the numbers. Format: <https://huggingface.co/docs/safetensors>.
 
 use std::fmt;
-use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -11,6 +10,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use crate::backend::{BlockType, Change, TensorSource};
+use crate::model::load::bounded;
 use crate::model::load::gguf::shown;
 
 /// Far above any real header (a mixture of 128 experts in one file has 3 MB), low enough to be held several times over.
@@ -43,19 +43,8 @@ pub(super) struct Bytes {
 }
 
 impl Shard {
-    /// Reads and checks the header. Errors are clauses about the file.
-    pub(super) fn open(path: &Path) -> Result<Self, String> {
-        let unreadable = |e: std::io::Error| format!("cannot be read: {e}");
-        if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
-            return Err("is not a file".to_owned());
-        }
-        let file = File::open(path).map_err(unreadable)?;
-        let file_bytes = file.metadata().map_err(unreadable)?.len();
-        Self::read(path, file, file_bytes)
-    }
-
-    /// The same, from any input of `file_bytes` bytes.
-    pub(super) fn read(path: &Path, mut input: impl Read, file_bytes: u64) -> Result<Self, String> {
+    /// Reads and checks the header of a file of so many bytes. Errors are clauses about it.
+    pub(super) fn read(path: &Path, input: &mut dyn Read, file_bytes: u64) -> Result<Self, String> {
         let unreadable = |e: std::io::Error| format!("cannot be read: {e}");
         let mut length = [0; LENGTH_BYTES as usize];
         input.read_exact(&mut length).map_err(|e| format!("is no safetensors file: {e}"))?;
@@ -63,7 +52,7 @@ impl Shard {
         if length > MAX_HEADER_BYTES {
             return Err(format!("claims a header of {length} bytes, above {MAX_HEADER_BYTES}"));
         }
-        if length > file_bytes - LENGTH_BYTES {
+        if length > file_bytes.saturating_sub(LENGTH_BYTES) {
             return Err(format!("claims a header of {length} bytes, more than it has"));
         }
         let mut json = vec![0; length as usize];
@@ -85,7 +74,7 @@ impl Shard {
 
 /// What a reader of JSON says, as a clause.
 pub(super) fn told(error: &serde_json::Error) -> String {
-    format!("cannot be understood: {}", shown(&error.to_string()))
+    format!("cannot be understood: {}", bounded::told(error))
 }
 
 /// Names and entries in the order of the file; a name may not come twice.

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use super::shown;
+use crate::model::load::Origins;
 
 /// A metadata value. Arrays are homogeneous, as the format has it. Narrow integers and floats are
 /// widened: what a file calls u32 or u64 makes no difference to those who read it.
@@ -67,6 +68,8 @@ impl KeyError {
 #[derive(Debug, Clone, Default)]
 pub struct Metadata {
     pub values: BTreeMap<String, Value>,
+    /// What errors call keys and tensors.
+    pub origins: Origins,
 }
 
 /// Makes the needed form of a getter out of the optional one.

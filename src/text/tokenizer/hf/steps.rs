@@ -1,6 +1,9 @@
 //! What a `tokenizer.json` does to a text before and after merging.
 
-use super::json::Part;
+use serde_json::value::RawValue;
+
+use super::json::{Part, Pattern, Piece, Template, kind, read};
+use crate::model::load::gguf::shown;
 use crate::text::tokenizer::Prefix;
 use crate::text::tokenizer::split::pre;
 
@@ -23,16 +26,19 @@ const COVERING: [&str; 6] =
     [pre::GPT2, pre::QWEN2, pre::QWEN35, pre::LLAMA3, pre::GPT4O, pre::TEKKEN];
 
 impl Steps {
-    pub(super) fn new(normalizers: Vec<Part>, pre_tokenizers: Vec<Part>) -> Result<Self, String> {
+    pub(super) fn new(
+        normalizers: Vec<&RawValue>,
+        pre_tokenizers: Vec<&RawValue>,
+    ) -> Result<Self, String> {
         let mut steps = Self::default();
         for part in normalizers {
-            steps.normalizer(&part)?;
+            steps.normalizer(&read(part)?)?;
         }
         if steps.prefix != Prefix::Never && !steps.blanks {
             return Err("the normalizer prepends U+2581, but writes blanks as they are".to_owned());
         }
         for part in pre_tokenizers {
-            steps.pre_tokenizer(&part)?;
+            steps.pre_tokenizer(&read(part)?)?;
         }
         match (steps.byte_level, steps.blanks) {
             (true, true) => Err("it is byte-level, and writes blanks as U+2581".to_owned()),
@@ -43,59 +49,60 @@ impl Steps {
         }
     }
 
-    fn normalizer(&mut self, part: &Part) -> Result<(), String> {
-        match part.kind.as_str() {
+    fn normalizer(&mut self, part: &Part<'_>) -> Result<(), String> {
+        match &*part.kind {
             "NFC" => self.nfc = true,
-            "Prepend" if part.text("prepend") == Some(BLANK) && !self.blanks => {
+            "Prepend" if part.prepend.as_deref() == Some(BLANK) && !self.blanks => {
                 self.prefix = Prefix::Always;
             }
-            "Replace"
-                if part.pattern() == Some((false, " ")) && part.text("content") == Some(BLANK) =>
-            {
-                self.blanks = true;
-            }
-            other => return Err(format!("normalizer {other} is not supported")),
+            "Replace" if part.replaces(" ", BLANK) => self.blanks = true,
+            other => return Err(format!("normalizer {} is not supported", shown(other))),
         }
         Ok(())
     }
 
-    fn pre_tokenizer(&mut self, part: &Part) -> Result<(), String> {
-        let refused =
-            |what: &str| Err(format!("pre_tokenizer {}: {what} is not supported", part.kind));
+    fn pre_tokenizer(&mut self, part: &Part<'_>) -> Result<(), String> {
+        let refused = |what: &str| {
+            Err(format!("pre_tokenizer {}: {what} is not supported", shown(&part.kind)))
+        };
         if self.byte_level {
             return refused("something behind ByteLevel");
         }
-        match part.kind.as_str() {
+        match &*part.kind {
             "ByteLevel" => {
                 // The library's own default is true.
-                if part.flag("add_prefix_space").unwrap_or(true) {
+                if part.add_prefix_space.unwrap_or(true) {
                     return refused("add_prefix_space");
                 }
                 self.byte_level = true;
-                if part.flag("use_regex").unwrap_or(true) {
+                if part.use_regex.unwrap_or(true) {
                     self.patterns.push(pre::GPT2);
                 }
             }
             "Digits" => {
-                let each = part.flag("individual_digits").unwrap_or(false);
+                let each = part.individual_digits.unwrap_or(false);
                 self.patterns.push(if each { pre::DIGIT } else { pre::DIGITS });
             }
-            "Punctuation" => self.patterns.push(match part.text("behavior") {
+            "Punctuation" => self.patterns.push(match part.behavior.as_deref() {
                 Some("Isolated") | None => pre::PUNCTUATION,
                 Some("Contiguous") => pre::PUNCTUATIONS,
-                Some(other) => return refused(other),
+                Some(other) => return refused(&shown(other)),
             }),
             "Split" => return self.split(part),
             "Metaspace" => return self.metaspace(part),
-            other => return Err(format!("pre_tokenizer {other} is not supported")),
+            other => {
+                return Err(format!("pre_tokenizer {} is not supported", shown(other)));
+            }
         }
         Ok(())
     }
 
     /// Only patterns of the table: a pattern of a stranger could take quadratic time.
-    fn split(&mut self, part: &Part) -> Result<(), String> {
-        let Some((regex, text)) = part.pattern() else {
-            return Err("pre_tokenizer Split has no pattern".to_owned());
+    fn split(&mut self, part: &Part<'_>) -> Result<(), String> {
+        let (regex, text) = match &part.pattern {
+            Some(Pattern::Regex(text)) => (true, &**text),
+            Some(Pattern::String(text)) => (false, &**text),
+            None => return Err("pre_tokenizer Split has no pattern".to_owned()),
         };
         // No blank is left to cut at: Gemma's.
         if self.blanks && !regex && text == " " {
@@ -107,11 +114,11 @@ impl Steps {
             let text: String = text.chars().take(200).collect();
             return Err(format!("pre_tokenizer Split: unknown pattern {text:?}"));
         };
-        match (part.text("behavior"), part.flag("invert").unwrap_or(false)) {
+        match (part.behavior.as_deref(), part.invert.unwrap_or(false)) {
             (Some("Isolated"), _) => {}
             (Some("Removed"), true) if COVERING.contains(&pattern) => {}
             (behavior, invert) => {
-                let behavior = behavior.unwrap_or("none");
+                let behavior = shown(behavior.unwrap_or("none"));
                 return Err(format!(
                     "pre_tokenizer Split: behavior {behavior} with invert {invert} is not supported"
                 ));
@@ -121,23 +128,25 @@ impl Steps {
         Ok(())
     }
 
-    fn metaspace(&mut self, part: &Part) -> Result<(), String> {
-        if part.text("replacement") != Some(BLANK) {
+    fn metaspace(&mut self, part: &Part<'_>) -> Result<(), String> {
+        if part.replacement.as_deref() != Some(BLANK) {
             return Err("pre_tokenizer Metaspace: its replacement is not U+2581".to_owned());
         }
         if self.prefix != Prefix::Never {
             return Err("pre_tokenizer Metaspace behind Prepend is not supported".to_owned());
         }
         self.blanks = true;
-        let older =
-            || part.flag("add_prefix_space").map(|yes| if yes { "always" } else { "never" });
-        self.prefix = match part.text("prepend_scheme").or_else(older).unwrap_or("always") {
+        let older = || part.add_prefix_space.map(|yes| if yes { "always" } else { "never" });
+        self.prefix = match part.prepend_scheme.as_deref().or_else(older).unwrap_or("always") {
             "always" => Prefix::UnlessThere,
             "first" => Prefix::First,
             "never" => Prefix::Never,
-            other => return Err(format!("pre_tokenizer Metaspace: prepend_scheme {other}")),
+            other => {
+                let other = shown(other);
+                return Err(format!("pre_tokenizer Metaspace: prepend_scheme {other}"));
+            }
         };
-        if part.flag("split").unwrap_or(true) {
+        if part.split.unwrap_or(true) {
             self.patterns.push(pre::WORDS);
         }
         Ok(())
@@ -157,44 +166,43 @@ fn alike(pattern: &str, text: &str) -> bool {
 }
 
 /// What is put in front of a text: the tokens of a template's beginning.
-pub(super) fn in_front(parts: Vec<Part>) -> Result<Vec<u32>, String> {
+pub(super) fn in_front(parts: Vec<&RawValue>) -> Result<Vec<u32>, String> {
     let mut front = Vec::new();
     for part in parts {
-        match part.kind.as_str() {
+        match &*kind(part)? {
             // It moves offsets only.
             "ByteLevel" => {}
-            "TemplateProcessing" => front = template(&part)?,
-            other => return Err(format!("post_processor {other} is not supported")),
+            "TemplateProcessing" => front = template(read(part)?)?,
+            other => return Err(format!("post_processor {} is not supported", shown(other))),
         }
     }
     Ok(front)
 }
 
-fn template(part: &Part) -> Result<Vec<u32>, String> {
-    let single = part.fields.get("single").and_then(|single| single.as_array());
+fn template(template: Template<'_>) -> Result<Vec<u32>, String> {
     let mut front = Vec::new();
-    // What stands behind the text is left out: a prompt goes on.
-    for item in single.into_iter().flatten().take_while(|item| item.get("Sequence").is_none()) {
-        let name = item.get("SpecialToken").and_then(|token| token.get("id")?.as_str());
-        let tokens = part.fields.get("special_tokens");
-        let ids = name.and_then(|name| tokens?.get(name)?.get("ids")?.as_array());
-        let ids = ids.ok_or("post_processor TemplateProcessing names an unknown token")?;
-        let id = |id: &serde_json::Value| u32::try_from(id.as_u64()?).ok();
-        // What is no id is no token either.
-        front.extend(ids.iter().map(|value| id(value).unwrap_or(u32::MAX)));
+    for piece in template.single.0 {
+        // What stands behind the text is left out: a prompt goes on.
+        let Piece::SpecialToken { id } = piece else { break };
+        let named = template.special_tokens.0.iter().find(|(name, _)| *name == id);
+        let (_, ids) = named.ok_or("post_processor TemplateProcessing names an unknown token")?;
+        front.extend(ids);
     }
     Ok(front)
 }
 
 /// Refuses decoders that would make another text of the tokens.
-pub(super) fn check_decoders(parts: &[Part]) -> Result<(), String> {
-    let known = |part: &&Part| match part.kind.as_str() {
-        "ByteLevel" | "ByteFallback" | "Fuse" | "Metaspace" | "Strip" => true,
-        "Replace" => part.pattern() == Some((false, BLANK)) && part.text("content") == Some(" "),
-        _ => false,
-    };
-    match parts.iter().find(|part| !known(part)) {
-        Some(part) => Err(format!("decoder {} is not supported", part.kind)),
-        None => Ok(()),
+pub(super) fn check_decoders(parts: Vec<&RawValue>) -> Result<(), String> {
+    for part in parts {
+        let part: Part<'_> = read(part)?;
+        let known = match &*part.kind {
+            "ByteLevel" | "ByteFallback" | "Fuse" | "Metaspace" | "Strip" => true,
+            "Replace" => part.replaces(BLANK, " "),
+            _ => false,
+        };
+        if !known {
+            return Err(format!("decoder {} is not supported", shown(&part.kind)));
+        }
     }
+    Ok(())
 }
