@@ -72,6 +72,7 @@ class Documents(unittest.TestCase):
         (here / "SmolLM2-135M-Instruct").symlink_to(FOLDER)
         subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-keyout",
                         here / "privkey.pem", "-out", here / "fullchain.pem"], check=True, capture_output=True)
+        subprocess.run([os.environ["SCALE_TEST_BIN"], "keys", "add", "somebody", "--file", here / "keys.toml"], check=True, capture_output=True)
         programs = self.scratch / "programs"
         shutil.rmtree(programs, ignore_errors=True)
         programs.mkdir()
