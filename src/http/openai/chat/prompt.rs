@@ -1,7 +1,7 @@
 //! From a checked conversation to the text that the model goes on with.
 //!
 //! A template that knows of tools gets them, and the history of calls, as `transformers` gives them. One that
-//! does not gets the same in words: definitions in a system message, calls and results in tags. README.md
+//! does not gets the same in words: definitions in a system message, calls and results in tags. docs/api.md
 //! shows that text; it is the one that Qwen's and Hermes' templates write, which models know best.
 
 use std::fmt::Write as _;
