@@ -144,6 +144,10 @@ pub(crate) fn survey(
 ) -> Result<Survey, LoadError> {
     let look = || {
         let maker = Maker::choose(backend).map_err(|reason| LoadError::new(path, reason))?;
+        if let Some(folder) = open_foreign(path, &NAMES)? {
+            let survey = foreign::survey(&folder, backend, engine, !maker.is_on_cpu());
+            return survey.map_err(|reason| LoadError::new(path, reason));
+        }
         let quantize = backend.quantize.unwrap_or(maker.quantize());
         let checkpoint = Checkpoint::open(path, quantize)?;
         let (description, limits) = examine(&checkpoint, engine)?;

@@ -260,3 +260,24 @@ fn limits_of_the_process_are_held_against_the_settings() {
     assert_eq!(code, 2);
     assert_says(&report, "kernels", "fail", &["--kernels auto"]);
 }
+
+#[test]
+fn what_runs_through_candle_transformers_would_be_served_too() {
+    let home = tempdir().unwrap();
+    let phi = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models/phi");
+    let (code, report) = doctor(&home, &[phi.to_str().unwrap()]);
+    assert_eq!((code, &check(&report, "model")["arch"]), (0, &Value::from("phi")), "{report:#}");
+}
+
+#[test]
+fn two_addresses_that_are_one_are_seen() {
+    let home = tempdir().unwrap();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let mut command = millrace(home.path());
+    let admin = format!("127.0.0.1:{port}");
+    command.env("MILLRACE_API_KEY", "sk-canary").args(["doctor", FAKE, "--no-speed-test"]);
+    let (code, report) =
+        examined(command.args(["--port", &port.to_string(), "--admin-listen", &admin]));
+    assert_eq!(code, 2, "{report:#}");
+    assert_says(&report, "address", "fail", &["--admin-listen"]);
+}

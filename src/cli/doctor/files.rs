@@ -27,9 +27,11 @@ pub(super) fn address(config: &Config) -> Check {
     match config.http.admin {
         Some(admin) => {
             let _ = write!(check.text, ", health and metrics on http://{admin}");
-            check = free(free(check, address, "--port"), admin, "--admin-listen");
+            // Both at once, as the server has them.
+            let (first, _api) = free(check, address, "--port");
+            check = free(first, admin, "--admin-listen").0;
         }
-        None => check = free(check, address, "--port"),
+        None => check = free(check, address, "--port").0,
     }
     if !http.host.is_loopback() && http.tls.is_none() {
         check.text += "; keys and prompts cross the network unencrypted unless a proxy adds TLS";
@@ -37,12 +39,15 @@ pub(super) fn address(config: &Config) -> Check {
     check
 }
 
-/// Whether the server could listen there.
-fn free(mut check: Check, address: SocketAddr, option: &str) -> Check {
-    let Err(e) = TcpListener::bind(address) else { return check };
+/// Whether the server could listen there; who listens, if so.
+fn free(mut check: Check, address: SocketAddr, option: &str) -> (Check, Option<TcpListener>) {
+    let e = match TcpListener::bind(address) {
+        Ok(listener) => return (check, Some(listener)),
+        Err(e) => e,
+    };
     let _ = write!(check.text, "; {address}: {e}");
     let advice = advice(address, option, &e);
-    check.must(format!("Serve cannot listen on {address}: {advice}."))
+    (check.must(format!("Serve cannot listen on {address}: {advice}.")), None)
 }
 
 pub(super) fn keys(auth: &AuthConfig, host: IpAddr) -> Check {

@@ -50,7 +50,18 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// An address that may hold a password, which no fault shows.
+    /// As [`Self::get`], for what may hold a password, which no fault shows.
+    fn get_unshown<T: Default>(&mut self, name: &str, parse: impl Fn(&Raw) -> v::Parsed<T>) -> T {
+        let Some(given) = self.given(name) else { return T::default() };
+        parse(&given.raw).unwrap_or_else(|form| {
+            let place = place(name, given);
+            self.faults
+                .push(format!("{place}what was given is not {form} (the value is not shown)"));
+            T::default()
+        })
+    }
+
+    /// An address that may hold a password.
     fn store(&mut self, name: &str) -> Option<StoreUrl> {
         let given = self.given(name)?;
         let raw = v::text(&given.raw);
@@ -173,7 +184,7 @@ fn http(r: &mut Reader<'_>) -> HttpConfig {
 
 /// A collector that would never hear of anything is a fault.
 fn otlp_endpoint(r: &mut Reader<'_>) -> Option<String> {
-    let endpoint = r.get("otlp-endpoint", v::url);
+    let endpoint = r.get_unshown("otlp-endpoint", v::url);
     if endpoint.is_some() && cfg!(not(feature = "otel")) {
         r.faults.push(
             "otlp-endpoint is set, but this build has no feature otel: build it with --features otel, or take \

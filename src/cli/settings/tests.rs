@@ -253,6 +253,15 @@ fn a_collector_that_would_hear_of_nothing_is_a_fault() {
 }
 
 #[test]
+fn the_address_of_a_collector_is_checked_and_never_shown() {
+    for wrong in ["http://127.0.0.1:99999", "http://u:secret@h", "secret"] {
+        let faults = faults("", &[], &[("otlp-endpoint", wrong)]);
+        assert!(faults[0].contains("is not an address such as"), "{faults:?}");
+        assert!(!faults[0].contains("secret") && !faults[0].contains("99999"), "{faults:?}");
+    }
+}
+
+#[test]
 fn the_shipped_file_is_the_table() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/config/millrace.toml");
     let shipped = std::fs::read_to_string(path).unwrap_or_default();

@@ -198,7 +198,10 @@ pub(crate) fn url(raw: &Raw) -> Parsed<Option<String>> {
     let fine = |uri: http::Uri| {
         let authority = uri.authority()?;
         let web = matches!(uri.scheme_str(), Some("http" | "https"));
-        (web && uri.query().is_none() && !authority.as_str().contains('@')).then_some(())
+        // Anything behind the host is a port, and none is above 65535.
+        let port =
+            authority.as_str().len() == authority.host().len() || authority.port_u16().is_some();
+        (web && port && uri.query().is_none() && !authority.as_str().contains('@')).then_some(())
     };
     text.parse().ok().and_then(fine).map(|()| Some(text.to_owned())).ok_or_else(|| {
         "an address such as http://127.0.0.1:4318, without a name or password in it".to_owned()

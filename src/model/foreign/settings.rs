@@ -1,5 +1,7 @@
 //! `config.json` as candle-transformers reads it: keys of transformers 4, and nothing that it would leave out.
 
+use std::ops::RangeInclusive;
+
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value as Json};
 
@@ -35,6 +37,11 @@ pub(super) struct SizeNames {
     pub(super) context: &'static str,
 }
 
+/// Of norms. Released models have 1e-5 and the like; a norm of what is larger is none.
+const EPSILONS: RangeInclusive<f64> = 1e-20..=0.1;
+/// Of rotations. Below 1 positions would turn the faster the slower they should.
+const BASES: RangeInclusive<f64> = 1.0..=1e12;
+
 impl Settings {
     /// # Errors
     /// Rotations that are scaled: candle-transformers would not scale them.
@@ -57,6 +64,18 @@ impl Settings {
                 if let Some(value) = part.get(name) {
                     values.entry(name).or_insert_with(|| value.clone());
                 }
+            }
+        }
+        for (key, value) in &values {
+            let is_epsilon = key.ends_with("eps") || key.ends_with("epsilon");
+            let is_base = matches!(key.as_str(), "rope_theta" | "rotary_emb_base");
+            let bounds = if is_epsilon { EPSILONS } else { BASES };
+            if (is_epsilon || is_base)
+                && !value.is_null()
+                && !value.as_f64().is_some_and(|number| bounds.contains(&number))
+            {
+                let value = shown(&value.to_string());
+                return Err(format!("config.json: {key} {value} is none that a model has"));
             }
         }
         Ok(Self(values))
@@ -186,6 +205,10 @@ mod tests {
 
     #[test]
     fn keys_of_either_transformers_are_the_same() {
+        for wrong in [r#"{"layer_norm_eps": -1}"#, r#"{"norm_eps": 0.5}"#, r#"{"rope_theta": 0}"#] {
+            let error = settings(&serde_json::from_str(wrong).unwrap()).err().unwrap();
+            assert!(error.ends_with("is none that a model has"), "{error}");
+        }
         let old = json!({"rope_theta": 7.0, "rope_scaling": null});
         let new = json!({"rope_parameters": {"rope_type": "default", "rope_theta": 7.0}});
         for value in [old, new] {

@@ -1,7 +1,7 @@
 //! A folder of a family that candle-transformers computes.
 
 use super::plan::Plan;
-use super::{LoadError, Opened, digest, end_tokens, limits};
+use super::{LoadError, Opened, Survey, digest, end_tokens, limits};
 use crate::backend::BLOCK_TOKENS;
 use crate::backend::candle::Place;
 use crate::config::{BackendConfig, EngineConfig, Quantize};
@@ -57,6 +57,33 @@ pub(super) fn check_quantize(
         ));
     }
     Ok(())
+}
+
+/// What is known of it before it is loaded.
+///
+/// # Errors
+/// One line that names the option or the key.
+pub(super) fn survey(
+    folder: &load::Foreign,
+    backend: &BackendConfig,
+    engine: &EngineConfig,
+    is_on_device: bool,
+) -> Result<Survey, String> {
+    check_quantize(folder, backend)?;
+    let plan = foreign::Plan::of(folder)?;
+    let Room { max_context, memory } = room(&plan, engine)?;
+    Ok(Survey {
+        arch: folder.family.clone(),
+        quantization: "F32".to_owned(),
+        file_bytes: folder.bytes,
+        weights_bytes: memory.weights,
+        kv_cache_bytes: memory.kv_cache,
+        kv_block_bytes: plan.kv_block_bytes() as u64,
+        kv_tokens: max_context.next_multiple_of(BLOCK_TOKENS),
+        trained_context: plan.context(),
+        max_context,
+        is_on_device,
+    })
 }
 
 fn load(

@@ -276,7 +276,9 @@ impl Tokenizer {
             };
             let text = match &self.method {
                 Method::Bpe(bpe) => bpe.normal(text),
-                _ => Cow::Borrowed(text),
+                Method::Spm(_) => Cow::Borrowed(text),
+                #[cfg(feature = "fake-model")]
+                Method::Fake(_) => Cow::Borrowed(text),
             };
             self.between((&text, [place, others]), second, ids, &|text, place, ids| {
                 self.plain(vocab, (text, place), ids);
