@@ -266,7 +266,11 @@ fn what_runs_through_candle_transformers_would_be_served_too() {
     let home = tempdir().unwrap();
     let phi = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models/phi");
     let (code, report) = doctor(&home, &[phi.to_str().unwrap()]);
-    assert_eq!((code, &check(&report, "model")["arch"]), (0, &Value::from("phi")), "{report:#}");
+    assert_eq!(
+        (code, &check(&report, "model")["facts"]["arch"]),
+        (0, &Value::from("phi")),
+        "{report:#}"
+    );
 }
 
 #[test]
