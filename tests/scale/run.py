@@ -27,14 +27,23 @@ def network_of_its_own(python):
     """Starts this program again in new network and mount namespaces: as root, or as root of a namespace of users."""
     namespaces = ["unshare", "--net", "--mount"] + ([] if os.getuid() == 0 else ["--map-root-user"])
     if subprocess.run([*namespaces, "true"], stderr=subprocess.DEVNULL).returncode != 0:
-        sys.exit("the tests need network namespaces (unshare --net): run them as root, or allow them to users")
-    os.environ[INSIDE] = "1"
-    os.execvp(namespaces[0], [*namespaces, python, *sys.argv])
+        print("no network namespaces here (unshare --net): the ports that config/ names must be free", flush=True)
+        namespaces = []
+    os.environ[INSIDE] = "own" if namespaces else "shared"
+    command = [*namespaces, python, *sys.argv]
+    os.execvp(command[0], command)
 
 
 def prepare_network(scratch):
     """Loopback is up, and `millrace` is this machine."""
     import fcntl, socket, struct
+    if os.environ[INSIDE] == "shared":
+        try:
+            socket.gethostbyname("millrace")
+        except OSError:
+            with open("/etc/hosts", "a") as hosts:
+                hosts.write("127.0.0.1 millrace prometheus\n")
+        return
     up, set_flags = 1, 0x8914
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
         fcntl.ioctl(s, set_flags, struct.pack("16sh14x", b"lo", up))
