@@ -5,6 +5,8 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
+use half::f16;
+
 use super::coded::{self, repack};
 use super::convert::encode;
 use super::cpu::quant;
@@ -15,9 +17,6 @@ use super::{BackendError, BlockType, Change, Exponents, Stored, TensorSource};
 const BUFFER_BYTES: usize = 1 << 20;
 /// The same where rows of the tensor are columns of the file: one strip of them is read in many small pieces, so it is wide.
 const STRIP_BYTES: usize = 1 << 24;
-
-/// No block holds as much: 128 times the largest half are 8.4 million.
-const BLOCKS_MAX: f32 = 1e7;
 
 /// Reads one row after the other.
 pub(crate) struct RowReader<'a> {
@@ -122,7 +121,7 @@ impl<'a> RowReader<'a> {
 
     fn too_large(&self) -> BackendError {
         let kind = self.source.kind.label();
-        self.source.fault(format!("holds numbers that are too large for blocks of {kind}"))
+        self.source.fault(format!("holds a number that is too large for {kind}"))
     }
 
     /// The next rows that one buffer takes.
@@ -218,8 +217,9 @@ impl<'a> RowReader<'a> {
         if self.values.iter().any(|v| !v.is_finite()) {
             return Err(source.fault("holds a number that is not finite"));
         }
-        // Sums of squares overflow on the way to blocks, which then come out as some numbers, too.
-        if source.kind.block_len() > 1 && self.values.iter().any(|v| v.abs() > BLOCKS_MAX) {
+        // Nor have they one for what is larger than their scales: sums overflow while the best one is looked for.
+        let is_too_large = |v: &f32| v.abs() > f16::MAX.to_f32();
+        if source.kind.block_len() > 1 && self.values.iter().any(is_too_large) {
             return Err(self.too_large());
         }
         self.buffer.clear();
