@@ -75,6 +75,11 @@ pub fn gguf(data: &[u8]) {
         Ok(text) => text,
         Err(error) => return assert_is_line(&error.to_string()),
     };
+    assert_is_usable(&text);
+}
+
+/// What holds of every text side that was not refused.
+fn assert_is_usable(text: &Text) {
     for special in [false, true] {
         let ids = text.encode("<s> The 1st\u{2581}é\n\n😀 <|im_end|>", special, true);
         assert!(ids.iter().all(|&id| (id as usize) < text.vocab()));

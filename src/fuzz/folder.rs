@@ -83,10 +83,5 @@ pub fn folder(data: &[u8]) {
         Ok(text) => text,
         Err(error) => return assert_is_line(&error.to_string()),
     };
-    for special in [false, true] {
-        let ids = text.encode("<s> The 1st\u{2581}é\n\n😀 <|im_end|>", special, true);
-        assert!(ids.iter().all(|&id| (id as usize) < text.vocab()));
-        text.decode(&ids, true);
-    }
-    assert!(text.end_tokens().is_sorted());
+    super::assert_is_usable(&text);
 }

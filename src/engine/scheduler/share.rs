@@ -142,16 +142,7 @@ mod tests {
     const LAYERS: usize = 12;
 
     fn limits(layers: usize) -> Limits {
-        let (sequences, tokens, logit_rows) = (8, 256, 64);
-        Limits {
-            sequences,
-            tokens,
-            by_time: true,
-            logit_rows,
-            later_tokens: tokens,
-            layers,
-            speculating: 0,
-        }
+        Limits { layers, ..crate::engine::scheduler::tests::limits(8, 256, 64) }
     }
 
     /// A step takes 4 ms, a row 0.1 ms, 8,192 pairs 1 ms.

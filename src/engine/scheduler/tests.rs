@@ -35,7 +35,7 @@ impl Room for Channels {
 /// Keys of the prefix cache.
 const HASHING: Hashing = Hashing { secret: [3; 32], bits: 128 };
 
-fn limits(sequences: usize, tokens: usize, logit_rows: usize) -> Limits {
+pub(super) fn limits(sequences: usize, tokens: usize, logit_rows: usize) -> Limits {
     Limits {
         sequences,
         tokens,
