@@ -95,10 +95,7 @@ impl<'a> RowReader<'a> {
             self.buffer.resize(strip.rows * source.row_bytes(), 0);
             let start = source.offset + (self.read * source.row_bytes()) as u64;
             read_at(&mut self.file, start, &mut self.buffer).map_err(|e| source.fault(e))?;
-        } else if let Stored::Coded(coded) = source.stored
-            && source.kind == coded.kept_as()
-            && source.has_whole_rows()
-        {
+        } else if let Some(coded) = source.repacked() {
             self.stored_rows(strip).map_err(|e| source.fault(e))?;
             self.buffer.clear();
             repack(coded, self.factor, &self.stored, &mut self.buffer)

@@ -3,7 +3,8 @@
 use std::fmt::Display;
 use std::path::PathBuf;
 
-use super::{BackendError, BlockType, Change, Exponents, Stored};
+use super::coded::{self, Levels};
+use super::{BackendError, BlockType, Change, Coded, Exponents, Stored};
 
 /// A matrix (or, with `rows == 1`, a vector) in a model file, or several of one shape, bounds checked
 /// when the header was read. Row-major: `rows` outputs of `cols` inputs each.
@@ -84,12 +85,27 @@ impl TensorSource {
     }
 
     /// Whether rows of the tensor are rows of the file, whose numbers nothing but a factor changes.
-    pub(super) fn has_whole_rows(&self) -> bool {
+    fn has_whole_rows(&self) -> bool {
         match self.change {
             Change::None | Change::Scaled { .. } => true,
             Change::Separated => self.rows > 1,
             Change::PlusOne | Change::Transposed | Change::TransposedSeparated => false,
         }
+    }
+
+    /// The code it is in, if its integers stay as they are where they become blocks of `kind`.
+    pub(super) fn repacked(&self) -> Option<Coded> {
+        match self.stored {
+            Stored::Coded(coded) if self.kind == coded.kept_as() && self.has_whole_rows() => {
+                Some(coded)
+            }
+            _ => None,
+        }
+    }
+
+    /// What the integers of its blocks are, if there are at most 16 of them.
+    pub(super) fn levels(&self) -> Option<Levels> {
+        self.repacked().and_then(coded::levels)
     }
 
     pub(super) fn fault(&self, reason: impl Display) -> BackendError {

@@ -78,7 +78,7 @@ fn types_that_become_others_are_told_of_in_one_line() {
     let log = server.log();
     let lines: Vec<&str> = log.lines().filter(|line| line.contains("IQ4_NL")).collect();
     assert!(lines.len() == 1 && lines[0].contains("WARN"), "{log}");
-    assert!(lines[0].contains("IQ4_NL (3 tensors) as Q8_0"), "{log}");
+    assert!(lines[0].contains("IQ4_NL (3 tensors) as codes of 4 bits"), "{log}");
     let model = server.client().get("/v1/models").json()["data"][0]["id"].clone();
     let answer = server.client().complete(&json!({"model": model, "prompt": "a", "max_tokens": 3}));
     assert_eq!(answer.status, 200, "{}", answer.json());

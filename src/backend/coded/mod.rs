@@ -20,10 +20,34 @@ const BLOCK: usize = 256;
 const SHARE: usize = 16;
 
 /// Twice the four-bit floats of `MXFP4` and `NVFP4` by their bits.
-const TWICE_FP4: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
+const TWICE_FP4: Levels = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
 /// What the nibbles of `IQ4_NL` and `IQ4_XS` stand for.
-const IQ4_LEVELS: [i8; 16] =
+const IQ4_LEVELS: Levels =
     [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
+
+/// What the codes of four bits that a type is made of stand for. A level may have two codes.
+pub(super) type Levels = [i8; 16];
+
+/// The levels of types whose blocks are made of at most 16, one scale for 32 numbers: such blocks need no more than four bits a
+/// number from a backend that looks levels up.
+pub(super) fn levels(coded: Coded) -> Option<Levels> {
+    match coded {
+        Coded::Iq2Xxs => Some(with_signs(IQ2_LEVELS)),
+        Coded::Iq3Xxs => Some(with_signs(IQ3_XXS_LEVELS)),
+        Coded::Iq4Nl | Coded::Iq4Xs => Some(IQ4_LEVELS),
+        Coded::Mxfp4 => Some(TWICE_FP4),
+        _ => None,
+    }
+}
+
+/// Magnitudes, then what they are with a minus; zeros in the rest.
+fn with_signs<const N: usize>(magnitudes: [i8; N]) -> Levels {
+    let mut levels = [0; 16];
+    for (i, magnitude) in magnitudes.into_iter().enumerate() {
+        (levels[i], levels[N + i]) = (magnitude, -magnitude);
+    }
+    levels
+}
 
 /// The numbers of a block: `scales[k / 16] * integers[k]`, as far as the block is long.
 #[derive(Debug)]
@@ -298,7 +322,7 @@ fn nibble(bytes: &[u8], i: usize) -> f32 {
 }
 
 /// What nibbles stand for: the lower ones, then the upper ones.
-fn halves(bytes: &[u8], levels: [i8; 16]) -> impl Iterator<Item = i8> {
+fn halves(bytes: &[u8], levels: Levels) -> impl Iterator<Item = i8> {
     let low = bytes.iter().map(move |byte| levels[usize::from(byte & 15)]);
     low.chain(bytes.iter().map(move |byte| levels[usize::from(byte >> 4)]))
 }

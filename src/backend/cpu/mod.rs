@@ -36,7 +36,7 @@ use registers::Registers;
 use rope::Angles;
 
 use self::gemm::{Kernels, Tier};
-pub use self::pack::{Packed, packed_bytes};
+pub use self::pack::{Packed, packed_as, packed_bytes};
 use self::pool::Pool;
 use crate::backend::{
     Attention, Backend, BackendError, Batch, Experts, LinearSource, LogitMap, Mlp, Post, Pre,

@@ -9,6 +9,7 @@
 //!                                                              each of k < 16, then of k >= 16 (Q2_K, Q3_K)
 //! 5     the four lines, and one of fifth bits:                 as above
 //!       bit 4*row+b of u64 j: k = 4j+b; of u64 4+j: k = 16+4j+b
+//!       or codes of unsigned bytes that a table has (levels)   d[16]
 //! 6, 8  qs[j][4*row+b], j < 8: k = 4j+b                        d[16] (8 bits); d of k < 16, d of k >= 16 (6 bits)
 //! ```
 //!
@@ -46,6 +47,8 @@ pub(crate) enum Layout {
     FourBy16 {
         has_min: bool,
     },
+    /// Codes, for which the segment's table has the integers.
+    Levels,
     Five {
         has_min: bool,
     },
@@ -57,8 +60,10 @@ pub(crate) enum Layout {
 }
 
 impl Layout {
-    fn of(kind: BlockType) -> Self {
+    fn of(source: &TensorSource) -> Self {
+        let kind = source.kind;
         match (kind, quant::format(kind)) {
+            _ if source.levels().is_some() => Self::Levels,
             (BlockType::F32, _) => Self::F32,
             (BlockType::F16, _) => Self::F16,
             (_, None) => Self::BF16,
@@ -73,7 +78,7 @@ impl Layout {
     /// Lines a tile of 32 k.
     pub(crate) fn lines(self) -> usize {
         match self {
-            Self::Four { .. } | Self::FourBy16 { .. } => 4,
+            Self::Four { .. } | Self::FourBy16 { .. } | Self::Levels => 4,
             Self::Five { .. } => 5,
             Self::Six | Self::Eight => 8,
             Self::F16 | Self::BF16 => 16,
@@ -87,7 +92,7 @@ impl Layout {
             Self::Four { has_min } | Self::Five { has_min } => 1 + usize::from(has_min),
             Self::FourBy16 { has_min } => 2 + 2 * usize::from(has_min),
             Self::Six => 2,
-            Self::Eight => 1,
+            Self::Eight | Self::Levels => 1,
             _ => 0,
         }
     }
@@ -117,16 +122,26 @@ impl Layout {
 
 /// Bytes that a tensor takes once it is packed.
 pub fn packed_bytes(source: &TensorSource) -> u64 {
-    let layout = Layout::of(source.kind);
+    let layout = Layout::of(source);
     let tile = layout.lines() * size_of::<Line>() + layout.scale_sets() * size_of::<Scales>();
     (source.matrices * source.rows.div_ceil(PANEL) * source.cols.div_ceil(GROUP) * tile) as u64
 }
+
+/// How a tensor of a type that is kept as another is called once it is packed.
+pub fn packed_as(source: &TensorSource) -> &'static str {
+    if Layout::of(source) == Layout::Levels { "codes of 4 bits" } else { source.kind.label() }
+}
+
+/// Unsigned integers, moved up by 128, by their codes.
+pub(crate) type Table = [u8; 16];
 
 /// Rows of one tensor, packed.
 #[derive(Debug)]
 pub(crate) struct Segment {
     pub(crate) layout: Layout,
     zero: u8,
+    /// What codes stand for, where the layout has codes.
+    pub(crate) levels: Table,
     /// First output row of the whole matrix that this segment makes.
     pub(crate) first_row: usize,
     pub(crate) rows: usize,
@@ -235,12 +250,15 @@ pub(super) fn load_vector(parts: &[TensorSource]) -> Result<Vec<f32>, BackendErr
 
 impl Segment {
     fn load(source: &TensorSource, first_row: usize) -> Result<Self, BackendError> {
-        let layout = Layout::of(source.kind);
+        let layout = Layout::of(source);
         let (tiles, panels) = (source.cols.div_ceil(GROUP), source.rows.div_ceil(PANEL));
         let mut reader = RowReader::open(source)?;
+        let levels = source.levels().map(|levels| levels.map(|l| l.cast_unsigned() ^ 0x80));
+        let codes = levels.as_ref().map(codes);
         let mut segment = Self {
             layout,
             zero: quant::format(source.kind).map_or(0, |f| f.zero),
+            levels: levels.unwrap_or_default(),
             first_row,
             rows: source.rows,
             tiles,
@@ -248,7 +266,7 @@ impl Segment {
             scales: vec![[f16::ZERO; PANEL]; panels * tiles * layout.scale_sets()],
         };
         for row in 0..source.rows {
-            segment.pack_row(source.kind, row, reader.next_row()?);
+            segment.pack_row(source.kind, row, reader.next_row()?, codes.as_ref());
         }
         Ok(segment)
     }
@@ -257,7 +275,8 @@ impl Segment {
         self.rows.div_ceil(PANEL)
     }
 
-    fn pack_row(&mut self, kind: BlockType, row: usize, bytes: &[u8]) {
+    /// `codes` of integers, where the layout has codes.
+    fn pack_row(&mut self, kind: BlockType, row: usize, bytes: &[u8], codes: Option<&Codes>) {
         let (layout, r) = (self.layout, row % PANEL);
         let first_tile = row / PANEL * self.tiles;
         if layout.is_float() {
@@ -272,7 +291,8 @@ impl Segment {
         quant::for_each_group(kind, bytes, |t, group| {
             let tile = first_tile + t;
             let lines = &mut self.lines[tile * layout.lines()..][..layout.lines()];
-            pack_group(layout, lines, r, group);
+            let u = codes.map_or(group.u, |codes| group.u.map(|u| codes[usize::from(u)]));
+            pack_group(layout, lines, r, &u);
             let scales = &mut self.scales[tile * layout.scale_sets()..][..layout.scale_sets()];
             for (set, value) in scales.iter_mut().zip(layout.scales_of(group)) {
                 set[r] = f16::from_f32(value);
@@ -287,12 +307,19 @@ impl Segment {
         let u = std::array::from_fn(|k| {
             let (half, j, b) = (k / 16, k % 16 / 4, k % 4);
             match self.layout {
-                Layout::Four { .. } | Layout::FourBy16 { .. } | Layout::Five { .. } => {
+                Layout::Four { .. }
+                | Layout::FourBy16 { .. }
+                | Layout::Five { .. }
+                | Layout::Levels => {
                     let low = lines[j].0[4 * r + b] >> (4 * half) & 15;
                     let fifth = lines
                         .get(4)
                         .map_or(0, |l| l.0[(4 * half + j) * 8 + r / 2] >> (4 * (r % 2) + b) & 1);
-                    low | fifth << 4
+                    if self.layout == Layout::Levels {
+                        self.levels[usize::from(low)]
+                    } else {
+                        low | fifth << 4
+                    }
                 }
                 _ => lines[k / 4].0[4 * r + b],
             }
@@ -327,9 +354,20 @@ impl Segment {
     }
 }
 
+/// Codes by the unsigned integers that they stand for.
+type Codes = [u8; 256];
+
+fn codes(levels: &Table) -> Codes {
+    let mut codes = [0; 256];
+    for (code, &level) in levels.iter().enumerate() {
+        codes[usize::from(level)] = code as u8;
+    }
+    codes
+}
+
 /// Puts the integers of one row's group into its tile, whose bytes for this row are still 0.
-fn pack_group(layout: Layout, lines: &mut [Line], r: usize, group: &Group) {
-    let fours = group.u.as_chunks::<4>().0;
+fn pack_group(layout: Layout, lines: &mut [Line], r: usize, u: &[u8; GROUP]) {
+    let fours = u.as_chunks::<4>().0;
     if matches!(layout, Layout::Six | Layout::Eight) {
         for (line, four) in lines.iter_mut().zip(fours) {
             line.0[4 * r..][..4].copy_from_slice(four);

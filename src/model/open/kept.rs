@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::plan::gib;
-use crate::backend::cpu::packed_bytes;
+use crate::backend::cpu::{packed_as, packed_bytes};
 use crate::backend::{Coded, Stored, TensorSource};
 
 /// One line about the tensors of types that no backend computes with; nothing if there are none.
@@ -17,16 +17,14 @@ pub(super) fn kept_as_others(
     for coded in Coded::ALL {
         let stored = Stored::Coded(coded);
         let of_it = tensors.values().filter(|tensor| tensor.stored == stored);
+        let Some(one) = of_it.clone().next() else { continue };
         let count = of_it.clone().count();
-        if count == 0 {
-            continue;
-        }
         memory +=
             of_it.clone().map(|t| if is_on_cpu { packed_bytes(t) } else { taken(t) }).sum::<u64>();
         file += of_it.map(|tensor| tensor.file_len() as u64).sum::<u64>();
         let (comma, plural) =
             (if line.is_empty() { "" } else { ", " }, if count == 1 { "" } else { "s" });
-        let kept = coded.kept_as().label();
+        let kept = if is_on_cpu { packed_as(one) } else { one.kind.label() };
         let _ = write!(line, "{comma}{} ({count} tensor{plural}) as {kept}", stored.label());
     }
     (!line.is_empty()).then(|| {
@@ -71,12 +69,15 @@ mod tests {
         assert_eq!(line(&[plain], true), None);
         let [four_bits, ternary] = [Coded::Mxfp4, Coded::Tq2_0].map(Stored::Coded);
         let some = [four_bits, plain, ternary, four_bits];
-        // A GiB of numbers each: 4.5 bits, and twice 8.5; of 2.0625, and twice 4.25.
-        let expected = "weights are kept in other types than the file's: \
-            TQ2_0 (1 tensor) as Q4_0, MXFP4 (2 tensors) as Q8_0; \
-            they take 2.69 GiB of memory, 1.32 GiB of the file";
-        assert_eq!(line(&some, true).as_deref(), Some(expected));
-        assert_eq!(line(&some, false).as_deref(), Some(expected));
+        // A GiB of numbers each: 4.5 bits, and twice 4.5 or 8.5; of 2.0625, and twice 4.25.
+        let expected = |kept: &str, memory: &str| {
+            Some(format!(
+                "weights are kept in other types than the file's: TQ2_0 (1 tensor) as Q4_0, \
+                MXFP4 (2 tensors) as {kept}; they take {memory} GiB of memory, 1.32 GiB of the file"
+            ))
+        };
+        assert_eq!(line(&some, true), expected("codes of 4 bits", "1.69"));
+        assert_eq!(line(&some, false), expected("Q8_0", "2.69"));
         // Panels have whole bytes where blocks have six bits.
         let odd = line(&[Coded::Iq1M.into()], true).unwrap();
         assert!(odd.contains("1.12 GiB of memory"), "{odd}");

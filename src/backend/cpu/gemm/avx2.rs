@@ -1,11 +1,11 @@
 //! AVX2, FMA and F16C: 8 outputs side by side; products by `maddubs`, or by `vpdpbusd` where the processor has AVX-VNNI.
 
 use std::arch::x86_64::{
-    __m256i, _mm256_abs_epi8, _mm256_add_epi16, _mm256_add_epi32, _mm256_and_si256,
-    _mm256_cmpeq_epi8, _mm256_cvtepi32_ps, _mm256_dpbusd_avx_epi32, _mm256_loadu_si256,
-    _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_or_si256, _mm256_set1_epi8, _mm256_set1_epi16,
-    _mm256_set1_epi32, _mm256_set1_epi64x, _mm256_setr_epi64x, _mm256_shuffle_epi8,
-    _mm256_sign_epi8, _mm256_srli_epi16, _mm256_xor_si256,
+    __m256i, _mm_loadu_si128, _mm256_abs_epi8, _mm256_add_epi16, _mm256_add_epi32,
+    _mm256_and_si256, _mm256_broadcastsi128_si256, _mm256_cmpeq_epi8, _mm256_cvtepi32_ps,
+    _mm256_dpbusd_avx_epi32, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maddubs_epi16,
+    _mm256_or_si256, _mm256_set1_epi8, _mm256_set1_epi16, _mm256_set1_epi32, _mm256_set1_epi64x,
+    _mm256_setr_epi64x, _mm256_shuffle_epi8, _mm256_sign_epi8, _mm256_srli_epi16, _mm256_xor_si256,
 };
 
 use super::super::lanes::Eight;
@@ -34,6 +34,15 @@ unsafe impl<const VNNI: bool> Simd for Avx2<VNNI> {
     unsafe fn bytes(p: *const u8) -> Self::W {
         // SAFETY: features and 32 readable bytes, as the trait demands.
         unsafe { _mm256_loadu_si256(p.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn look_up(w: Self::W, table: &[u8; 16]) -> Self::W {
+        // SAFETY: features, as the trait demands; the table has 16 bytes.
+        unsafe {
+            let table = _mm_loadu_si128(table.as_ptr().cast());
+            _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(table), w)
+        }
     }
 
     #[inline(always)]

@@ -1,8 +1,9 @@
 //! AVX-512 with VNNI: 16 outputs side by side, one `vpdpbusd` for four k of all of them.
 
 use std::arch::x86_64::{
-    __m512i, _mm512_and_si512, _mm512_cvtepi32_ps, _mm512_dpbusd_epi32, _mm512_loadu_si512,
-    _mm512_mask_add_epi8, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_srli_epi16,
+    __m512i, _mm_loadu_si128, _mm512_and_si512, _mm512_broadcast_i32x4, _mm512_cvtepi32_ps,
+    _mm512_dpbusd_epi32, _mm512_loadu_si512, _mm512_mask_add_epi8, _mm512_set1_epi8,
+    _mm512_set1_epi32, _mm512_shuffle_epi8, _mm512_srli_epi16,
 };
 
 use super::super::lanes::Avx512;
@@ -30,6 +31,15 @@ unsafe impl Simd for Avx512Vnni {
     unsafe fn bytes(p: *const u8) -> Self::W {
         // SAFETY: features and 64 readable bytes, as the trait demands.
         unsafe { _mm512_loadu_si512(p.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn look_up(w: Self::W, table: &[u8; 16]) -> Self::W {
+        // SAFETY: features, as the trait demands; the table has 16 bytes.
+        unsafe {
+            let table = _mm_loadu_si128(table.as_ptr().cast());
+            _mm512_shuffle_epi8(_mm512_broadcast_i32x4(table), w)
+        }
     }
 
     #[inline(always)]

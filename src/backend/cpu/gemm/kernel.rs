@@ -7,7 +7,7 @@ use half::f16;
 
 use super::super::act::{self, GroupMeta};
 use super::super::lanes::Floats;
-use super::super::pack::PANEL;
+use super::super::pack::{PANEL, Table};
 use super::super::quant::GROUP;
 use super::simd::Simd;
 
@@ -16,6 +16,8 @@ pub(super) struct Job {
     pub(super) tiles: usize,
     pub(super) lines: *const u8,
     pub(super) scales: *const f16,
+    /// For tiles of codes: what they stand for.
+    pub(super) levels: Table,
     /// Values in a row of activations.
     pub(super) cols: usize,
     pub(super) q: *const i8,
@@ -46,7 +48,12 @@ pub(super) trait Tile {
 
     /// # Safety
     /// As [`Simd`]; `lines` points at lane group `part` of a tile, `scales` at its scales.
-    unsafe fn load<S: Simd>(lines: *const u8, scales: *const f16, part: usize) -> Self::Weights<S>;
+    unsafe fn load<S: Simd>(
+        lines: *const u8,
+        scales: *const f16,
+        part: usize,
+        levels: &Table,
+    ) -> Self::Weights<S>;
     /// # Safety
     /// As [`Simd`]; `a` is readable for 32 bytes.
     unsafe fn add<S: Simd>(w: &Self::Weights<S>, a: *const i8, meta: &GroupMeta, acc: S::F)
@@ -58,6 +65,9 @@ type Loaded<S> = ([<S as Simd>::W; 8], <S as Simd>::F, <S as Simd>::F);
 
 /// Tiles of one scale a group: `BITS` 4, 5 or 8; `ZERO` stands for zero; `MIN` adds a minimum.
 pub(super) enum Single<const BITS: u32, const ZERO: i32, const MIN: bool> {}
+
+/// Tiles of codes of 4 bits that stand for 8, with one scale a group.
+pub(super) enum Levels {}
 
 /// Tiles of 6 bits with a scale for each 16 k.
 pub(super) enum Six {}
@@ -97,7 +107,12 @@ impl<const BITS: u32, const ZERO: i32, const MIN: bool> Tile for Single<BITS, ZE
     type Weights<S: Simd> = Loaded<S>;
 
     #[inline(always)]
-    unsafe fn load<S: Simd>(lines: *const u8, scales: *const f16, part: usize) -> Loaded<S> {
+    unsafe fn load<S: Simd>(
+        lines: *const u8,
+        scales: *const f16,
+        part: usize,
+        _: &Table,
+    ) -> Loaded<S> {
         // SAFETY: the caller's promise; the fifth line holds eight u64 of fifth bits, `LANES / 2` bytes of each for this part.
         unsafe {
             let mut w = if BITS == 8 { load_bytes::<S>(lines) } else { load_nibbles::<S>(lines) };
@@ -129,13 +144,48 @@ impl<const BITS: u32, const ZERO: i32, const MIN: bool> Tile for Single<BITS, ZE
     }
 }
 
+impl Tile for Levels {
+    const LINES: usize = 4;
+    const SCALE_SETS: usize = 1;
+    type Weights<S: Simd> = Loaded<S>;
+
+    #[inline(always)]
+    unsafe fn load<S: Simd>(
+        lines: *const u8,
+        scales: *const f16,
+        _: usize,
+        levels: &Table,
+    ) -> Loaded<S> {
+        // SAFETY: the caller's promise. A loop, as in `load_nibbles`.
+        unsafe {
+            let mut w = load_nibbles::<S>(lines);
+            for w in &mut w {
+                *w = S::look_up(*w, levels);
+            }
+            let d = S::F::load_f16(scales);
+            (w, d, d)
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn add<S: Simd>(w: &Loaded<S>, a: *const i8, meta: &GroupMeta, acc: S::F) -> S::F {
+        // SAFETY: the caller's promise.
+        unsafe { Single::<8, 128, false>::add::<S>(w, a, meta, acc) }
+    }
+}
+
 impl Tile for Six {
     const LINES: usize = 8;
     const SCALE_SETS: usize = 2;
     type Weights<S: Simd> = Loaded<S>;
 
     #[inline(always)]
-    unsafe fn load<S: Simd>(lines: *const u8, scales: *const f16, _part: usize) -> Loaded<S> {
+    unsafe fn load<S: Simd>(
+        lines: *const u8,
+        scales: *const f16,
+        _: usize,
+        _: &Table,
+    ) -> Loaded<S> {
         // SAFETY: the caller's promise.
         unsafe {
             (load_bytes::<S>(lines), S::F::load_f16(scales), S::F::load_f16(scales.add(PANEL)))
@@ -169,7 +219,12 @@ impl<const ZERO: i32, const MIN: bool> Tile for FourBy16<ZERO, MIN> {
     type Weights<S: Simd> = ([S::W; 8], [S::F; 4]);
 
     #[inline(always)]
-    unsafe fn load<S: Simd>(lines: *const u8, scales: *const f16, _: usize) -> Self::Weights<S> {
+    unsafe fn load<S: Simd>(
+        lines: *const u8,
+        scales: *const f16,
+        _: usize,
+        _: &Table,
+    ) -> Self::Weights<S> {
         // SAFETY: the caller's promise.
         unsafe {
             let (d0, d1) = (S::F::load_f16(scales), S::F::load_f16(scales.add(PANEL)));
@@ -293,7 +348,7 @@ unsafe fn some_rows<S: Simd, T: Tile, const M: usize>(job: &Job, row: usize) {
                 if row == 0 {
                     ahead::<S, T>(lines, scales);
                 }
-                let w = T::load::<S>(lines, scales, part);
+                let w = T::load::<S>(lines, scales, part, &job.levels);
                 for_each_row!(M, |r| {
                     acc[r] = T::add::<S>(&w, q.add(r * GROUP), &*meta.add(r), acc[r]);
                 });

@@ -17,7 +17,7 @@ mod tests;
 use std::fmt;
 
 pub(super) use self::kernel::prefetch;
-use self::kernel::{FourBy16, Job, Single, Six};
+use self::kernel::{FourBy16, Job, Levels, Single, Six};
 use super::act::{self, Acts};
 use super::lanes::{self, Floats};
 use super::pack::{Layout, PANEL, Packed, Segment};
@@ -89,6 +89,7 @@ struct Table {
     four_min: Kernel,
     four_by_16: Kernel,
     four_by_16_min: Kernel,
+    levels: Kernel,
     five: Kernel,
     five_min: Kernel,
     six: Kernel,
@@ -108,7 +109,7 @@ macro_rules! table {
 
             table!(@quantized $simd, $rows, ($($features)?),
                 four: Single<4, 8, false>, four_min: Single<4, 0, true>, four_by_16: FourBy16<4, false>,
-                four_by_16_min: FourBy16<0, true>, five: Single<5, 16, false>, five_min: Single<5, 0, true>, six: Six,
+                four_by_16_min: FourBy16<0, true>, levels: Levels, five: Single<5, 16, false>, five_min: Single<5, 0, true>, six: Six,
                 eight: Single<8, 128, false>);
             table!(@float $simd, ($($features)?), f32: load as f32, f16: load_f16 as half::f16, bf16: load_bf16 as u16);
 
@@ -121,7 +122,7 @@ macro_rules! table {
                 act::residual_row(x, row);
             }
 
-            pub(super) static TABLE: Table = Table { four, four_min, four_by_16, four_by_16_min, five, five_min, six, eight, f32, f16, bf16, quantize, residual };
+            pub(super) static TABLE: Table = Table { four, four_min, four_by_16, four_by_16_min, levels, five, five_min, six, eight, f32, f16, bf16, quantize, residual };
         }
     };
     (@quantized $simd:ty, $rows:literal, $features:tt, $($kernel:ident: $tile:ty),*) => {
@@ -274,6 +275,7 @@ impl Kernels {
             Layout::Four { has_min: true } => self.table.four_min,
             Layout::FourBy16 { has_min: false } => self.table.four_by_16,
             Layout::FourBy16 { has_min: true } => self.table.four_by_16_min,
+            Layout::Levels => self.table.levels,
             Layout::Five { has_min: false } => self.table.five,
             Layout::Five { has_min: true } => self.table.five_min,
             Layout::Six => self.table.six,
@@ -303,6 +305,7 @@ fn job(segment: &Segment, panel: usize, w: &Packed, input: &Input<'_>, out: &Pla
         tiles: segment.tiles,
         lines: segment.lines[tile * layout.lines()..].as_ptr().cast(),
         scales: segment.scales[tile * layout.scale_sets()..].as_ptr().cast(),
+        levels: segment.levels,
         cols: w.cols(),
         q: input.acts.q().as_ptr(),
         meta: input.acts.meta().as_ptr(),

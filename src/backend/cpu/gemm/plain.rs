@@ -26,6 +26,11 @@ unsafe impl<const N: usize, const B: usize> Simd for Plain<N, B> {
     }
 
     #[inline(always)]
+    unsafe fn look_up(w: Self::W, table: &[u8; 16]) -> Self::W {
+        w.map(|code| table[usize::from(code & 15)])
+    }
+
+    #[inline(always)]
     unsafe fn with_fifth(w: Self::W, bits: *const u8) -> Self::W {
         // SAFETY: readable for B / 8 bytes, as the trait demands.
         std::array::from_fn(|i| w[i] | (unsafe { *bits.add(i / 8) } >> (i % 8) & 1) << 4)

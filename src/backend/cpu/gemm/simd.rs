@@ -22,6 +22,8 @@ pub(super) unsafe trait Simd {
     unsafe fn nibbles(p: *const u8) -> (Self::W, Self::W);
     /// `4 * LANES` bytes.
     unsafe fn bytes(p: *const u8) -> Self::W;
+    /// The bytes of `table` that the bytes of `w`, all below 16, are the places of.
+    unsafe fn look_up(w: Self::W, table: &[u8; 16]) -> Self::W;
     /// `w | 16` where a bit of the `LANES / 2` bytes at `bits` is set.
     unsafe fn with_fifth(w: Self::W, bits: *const u8) -> Self::W;
     /// Per lane, the sum of `u * a` over `N` vectors and `4 * N` signed bytes at `a`, minus `zero_sum`. `BITS` bounds u; with 8 bits,

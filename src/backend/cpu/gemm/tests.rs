@@ -1,6 +1,7 @@
 use super::super::quant::{self, GROUP};
 use super::*;
-use crate::backend::{BlockType, Change, LinearSource, TensorSource};
+use crate::backend::coded::repack;
+use crate::backend::{BlockType, Change, Coded, LinearSource, Stored, TensorSource};
 use std::path::Path;
 
 /// A small generator: tests need the same numbers every time, not good ones.
@@ -188,6 +189,54 @@ fn every_tier_has_the_bits_of_the_specification() {
             }
         }
     }
+}
+
+/// Looked up, the integers are those of `Q8_0`, in about half the memory.
+#[test]
+fn codes_have_the_bits_of_what_they_stand_for() {
+    use Coded::{Iq2Xxs, Iq3Xxs, Iq4Nl, Iq4Xs, Mxfp4};
+    for coded in [Iq2Xxs, Iq3Xxs, Iq4Nl, Iq4Xs, Mxfp4] {
+        let (outputs, cols) = (50, 512);
+        let (codes, eights) = codes_and_eights(coded, outputs, cols);
+        assert_eq!(codes.bytes() * 17, eights.bytes() * 9, "{coded:?}");
+        let mut rows = [vec![0.0; cols], vec![1.0; cols]];
+        for row in 0..outputs {
+            codes.dequant_row(row, &mut rows[0]);
+            eights.dequant_row(row, &mut rows[1]);
+            assert_eq!(rows[0], rows[1], "{coded:?} row {row}");
+        }
+        let x = activations(17, cols);
+        let scalar = Kernels::new(Tier::Scalar).unwrap();
+        let expected = bits(&product(scalar, 1, &eights, &x, 17));
+        let tiers = tiers().into_iter().map(|kernels| (kernels.tier().name(), kernels));
+        for (name, kernels) in tiers.chain(twins::all()) {
+            assert!(bits(&product(kernels, 2, &codes, &x, 17)) == expected, "{name}, {coded:?}");
+        }
+    }
+}
+
+/// Random rows of a type, packed from its blocks and from the `Q8_0` blocks that they become.
+fn codes_and_eights(coded: Coded, rows: usize, cols: usize) -> (Packed, Packed) {
+    let mut rng = Lcg(7);
+    let width = Stored::from(coded).block_bytes();
+    let mut bytes: Vec<u8> = (0..rows * cols / Stored::from(coded).block_len() * width)
+        .map(|_| rng.next() as u8)
+        .collect();
+    for block in bytes.chunks_mut(width) {
+        let d = half::f16::from_f32(0.01 * rng.float());
+        // An exponent of MXFP4 is a byte.
+        let scale = if coded == Coded::Mxfp4 { &[120][..] } else { &d.to_le_bytes()[..] };
+        block[..scale.len()].copy_from_slice(scale);
+    }
+    let mut eights = Vec::new();
+    repack(coded, 1.0, &bytes, &mut eights).unwrap();
+    let packed = |bytes: &[u8], stored: Stored| {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), bytes).unwrap();
+        let plain = source(file.path(), BlockType::Q8_0, rows, cols, 0);
+        Packed::load(&[TensorSource { stored, ..plain }]).unwrap()
+    };
+    (packed(&bytes, coded.into()), packed(&eights, BlockType::Q8_0.into()))
 }
 
 #[test]

@@ -28,6 +28,11 @@ unsafe impl Simd for Maddubs {
         Words(unsafe { EightLanes::bytes(p) })
     }
 
+    unsafe fn look_up(w: Self::W, table: &[u8; 16]) -> Self::W {
+        // SAFETY: no processor features are used.
+        Words(unsafe { EightLanes::look_up(w.0, table) })
+    }
+
     unsafe fn with_fifth(w: Self::W, bits: *const u8) -> Self::W {
         // SAFETY: the caller's promise.
         Words(unsafe { EightLanes::with_fifth(w.0, bits) })
