@@ -19,7 +19,7 @@ COPY src src
 # Statically linked, so that the last stage needs no C library. `--target` keeps the flags away from build scripts.
 ENV RUSTFLAGS="-C target-feature=+crt-static"
 RUN target="$(rustc -vV | sed -n 's/^host: //p')" \
-    && cargo build --profile dist --locked --features redis --bin millrace --target "$target" \
+    && cargo build --profile dist --locked --features otel,redis --bin millrace --target "$target" \
     && install -D "target/$target/dist/millrace" /out/millrace
 
 # `models` is optional: the pattern matches nothing where there is no such folder, and `config` always exists.

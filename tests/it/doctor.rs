@@ -285,3 +285,23 @@ fn two_addresses_that_are_one_are_seen() {
     assert_eq!(code, 2, "{report:#}");
     assert_says(&report, "address", "fail", &["--admin-listen"]);
 }
+
+/// What the server can do without is told, and no reason not to serve.
+#[test]
+fn a_store_and_a_collector_that_are_away_are_told() {
+    let home = tempdir().unwrap();
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (store, collector) = (format!("redis://:canary@{nobody}/0"), format!("http://{nobody}"));
+    let mut command = millrace(home.path());
+    command.env("MILLRACE_API_KEY", "sk-canary").env("MILLRACE_RATE_LIMIT_STORE", store);
+    let args = ["doctor", FAKE, "--port", "0", "--no-speed-test", "--otlp-endpoint", &collector];
+    let (code, report) = examined(command.args(args));
+    assert_eq!(code, 0, "{report:#}");
+    assert_says(&report, "limit store", "warn", &["--rate-limit-store", "by itself"]);
+    assert_says(&report, "collector", "warn", &["--otlp-endpoint", "dropped"]);
+    for name in ["limit store", "collector"] {
+        let text = check(&report, name)["text"].as_str().unwrap();
+        assert!(text.contains(&nobody.to_string()) && text.contains("refused"), "{text}");
+    }
+    assert!(!report.to_string().contains("canary"), "{report:#}");
+}

@@ -85,6 +85,13 @@ class Millrace(Process):
         return metric(get(self.port, "/metrics")[1], name)
 
 
+def doctor(**environment):
+    """What `millrace doctor` finds: its checks, by name."""
+    command = [os.environ["SCALE_TEST_BIN"], "doctor", "fake:", "--port", "0", "--no-speed-test", "--json"]
+    done = subprocess.run(command, env={**os.environ, "MILLRACE_API_KEY": KEY, **environment}, capture_output=True)
+    return {check["name"]: check for check in json.loads(done.stdout)["checks"]}
+
+
 def metric(text, name):
     values = re.findall(rf"^{re.escape(name)}(?:{{[^}}]*}})? (\S+)$", text, re.M)
     return sum(map(float, values))

@@ -3,7 +3,7 @@ when the store dies, hangs or is not one."""
 import contextlib, json, os, pathlib, re, signal, socket, statistics, subprocess, tempfile, threading, time, unittest
 
 from redis_server import PORT, Redis, add_key
-from servers import ROOT, Millrace, until
+from servers import ROOT, Millrace, doctor, until
 from test_replicas import report
 from traffic import Crowd, complete
 
@@ -77,6 +77,13 @@ class Shared(Limits):
         report(f"a meter takes {size} bytes of the store")
         self.assertLess(size, 300)
         self.assertTrue(0 < redis.ask("PTTL", "millrace:rl:one:requests") <= 61_000)
+
+    def test_the_doctor_asks_the_store(self):
+        self.redis()
+        ask = lambda url: doctor(MILLRACE_RATE_LIMIT_STORE=url)["limit store"]
+        self.assertEqual((ask(URL)["state"], ask(URL)["text"]), ("ok", f"{URL} answers"))
+        # Of 16, which is what it has unless it is told otherwise.
+        self.assertEqual(ask(f"redis://127.0.0.1:{PORT}/99")["state"], "warn")
 
     def test_tokens_and_what_is_given_back(self):
         key = self.key("one", "--tpm", 600)

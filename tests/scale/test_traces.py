@@ -4,7 +4,7 @@ import contextlib, http.client, http.server, json, re, signal, socket, threading
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest, ExportTraceServiceResponse
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
-from servers import KEY, Millrace, until
+from servers import KEY, Millrace, doctor, until
 from test_replicas import report
 from traffic import complete
 
@@ -216,6 +216,17 @@ class Traces(unittest.TestCase):
         self.assertEqual(len(collector.spans()), 5)
         self.assertEqual(values(collector.decoded()[0].resource_spans[0].resource)["service.name"], "mill-7")
         self.assert_says_nothing(collector)
+
+    def test_the_doctor_asks_the_collector(self):
+        with Collector() as collector:
+            check = doctor(OTEL_EXPORTER_OTLP_ENDPOINT=ENDPOINT)["collector"]
+            self.assertEqual((check["state"], check["change"]), ("ok", []), check)
+            self.assertEqual(([path for path, *_ in collector.requests], collector.spans()), (["/v1/traces"], []))
+        with Collector(status=404):
+            check = doctor(MILLRACE_OTLP_ENDPOINT=ENDPOINT)["collector"]
+            self.assertEqual(check["state"], "warn")
+            self.assertIn("404", check["text"])
+        self.assertNotIn("collector", doctor())
 
     def test_variables_turn_it_off(self):
         collector = self.collector()

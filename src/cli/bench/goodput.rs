@@ -35,7 +35,9 @@ impl Targets {
                 "e2e" | "e2el" => &mut targets.e2e_ms,
                 _ => return Err(format!("{name:?} is none of ttft, itl, tpot and e2e")),
             };
-            *place = Some(limit);
+            if place.replace(limit).is_some() {
+                return Err(format!("{name} has two targets"));
+            }
         }
         if targets == Self::default() {
             return Err("give at least one target, such as ttft=500".to_owned());
@@ -86,7 +88,9 @@ mod tests {
 
     #[test]
     fn targets_have_a_form() {
-        for wrong in ["", "ttft", "ttft=", "ttft=-1", "ttft=nan", "speed=3", "ttft=1,,itl=x"] {
+        for wrong in
+            ["", "ttft", "ttft=", "ttft=-1", "ttft=nan", "speed=3", "ttft=1,,itl=x", "e2e=1,e2el=2"]
+        {
             assert!(Targets::parse(wrong).is_err(), "{wrong:?}");
         }
         assert_eq!(

@@ -4,6 +4,7 @@ mod certificate;
 mod files;
 mod machine;
 mod model;
+mod others;
 mod report;
 mod speed;
 
@@ -76,6 +77,8 @@ impl Doctor {
         self.found(files::address(config))?;
         self.found(files::keys(&config.auth, config.http.host))?;
         self.all(files::tls(config.http.tls.as_ref()))?;
+        self.all(others::store(config))?;
+        self.all(others::collector(config))?;
         let model = model::find(config);
         let loads = model.loads && crate::model::check_backend(backend).is_ok();
         self.all(model.checks)?;

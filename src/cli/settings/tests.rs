@@ -153,8 +153,14 @@ fn a_password_of_a_store_is_never_shown_and_no_flag() {
     // What counts is what holds: a flag without one wins over the variable.
     let both = super::tests::layers("", &[variable], &[(key, "redis://127.0.0.1/0")]);
     assert_eq!(config(&both).unwrap().rate_limit_store.unwrap().secret(), "redis://127.0.0.1/0");
-    for refused in ["unix:///run/redis", "rediss://host/#insecure", "redis://host/x", "redis://a b"]
-    {
+    for refused in [
+        "unix:///run/redis",
+        "rediss://host/#insecure",
+        "redis://host/x",
+        "redis://host/-1",
+        "redis://host/2147483648",
+        "redis://a b",
+    ] {
         assert!(config(&layers(refused)).is_err(), "{refused}");
     }
 }

@@ -75,13 +75,20 @@ impl LimitStore {
         )
     }
 
+    /// Whether it can be reached and does what it is for; why not, without what is secret.
+    pub async fn reach(url: &StoreUrl) -> Result<(), String> {
+        let client = client(url).map_err(|_| "not a URL of a store")?;
+        let connection = connect(&client).await.map_err(|error| without_arguments(&error))?;
+        probe(&take(), &connection).await
+    }
+
     /// Begins to connect, inside a runtime. Whether the store is there is nobody's condition for anything.
     pub fn open(url: &StoreUrl) -> Result<Arc<Self>, &'static str> {
         Self::check(url)?;
         let store = Arc::new(Self {
             client: client(url).map_err(|_| "not a URL of a store")?,
             shown: url.to_string(),
-            take: Script::new(include_str!("take.lua")),
+            take: take(),
             hold: Script::new(include_str!("hold.lua")),
             connection: ArcSwapOption::default(),
             complaint: Arc::default(),
@@ -212,7 +219,7 @@ impl LimitStore {
         let is_new = before.is_none();
         let connection = match before {
             Some(connection) => connection,
-            None => match self.connect().await {
+            None => match connect(&self.client).await {
                 Ok(connection) => Arc::new(connection),
                 Err(error) => {
                     self.complain(&without_arguments(&error));
@@ -220,7 +227,7 @@ impl LimitStore {
                 }
             },
         };
-        if let Err(why) = self.probe(&connection).await {
+        if let Err(why) = probe(&self.take, &connection).await {
             self.lose(&connection, &why);
             return false;
         }
@@ -234,30 +241,6 @@ impl LimitStore {
             *renewed = Some(Instant::now());
         }
         true
-    }
-
-    /// Reads and writes, in the time that a request would wait.
-    async fn probe(&self, connection: &MultiplexedConnection) -> Result<(), String> {
-        let mut connection = connection.clone();
-        let mut call = self.take.key(PROBE);
-        let call = call.arg(u32::MAX).arg(1);
-        let probe = call.invoke_async::<(bool, f64)>(&mut connection);
-        match timeout(ANSWER_TIMEOUT, probe).await {
-            Ok(answer) => answer.map(drop).map_err(|error| error.to_string()),
-            Err(_) => Err(TOO_LATE.to_owned()),
-        }
-    }
-
-    async fn connect(&self) -> RedisResult<MultiplexedConnection> {
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(CONNECT_TIMEOUT))
-            // Who asks has a timeout of his own.
-            .set_response_timeout(None);
-        let connect = self.client.get_multiplexed_async_connection_with_config(&config);
-        // Its own bound is for the socket; a handshake with one that hangs has none.
-        timeout(CONNECT_TIMEOUT, connect).await.unwrap_or_else(|_| {
-            Err(RedisError::from((redis::ErrorKind::Io, "it cannot be reached within 2 s")))
-        })
     }
 
     /// All places for another [`LEASE`]; also those that the store has not heard of, or has forgotten.
@@ -297,6 +280,34 @@ async fn look_after(store: Weak<LimitStore>, complaint: Arc<Notify>) {
     }
 }
 
+fn take() -> Script {
+    Script::new(include_str!("take.lua"))
+}
+
+async fn connect(client: &Client) -> RedisResult<MultiplexedConnection> {
+    let config = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(CONNECT_TIMEOUT))
+        // Who asks has a timeout of his own.
+        .set_response_timeout(None);
+    let connect = client.get_multiplexed_async_connection_with_config(&config);
+    // Its own bound is for the socket; a handshake with one that hangs has none.
+    timeout(CONNECT_TIMEOUT, connect).await.unwrap_or_else(|_| {
+        Err(RedisError::from((redis::ErrorKind::Io, "it cannot be reached within 2 s")))
+    })
+}
+
+/// Reads and writes, in the time that a request would wait.
+async fn probe(take: &Script, connection: &MultiplexedConnection) -> Result<(), String> {
+    let mut connection = connection.clone();
+    let mut call = take.key(PROBE);
+    let call = call.arg(u32::MAX).arg(1);
+    let probe = call.invoke_async::<(bool, f64)>(&mut connection);
+    match timeout(ANSWER_TIMEOUT, probe).await {
+        Ok(answer) => answer.map(drop).map_err(|error| error.to_string()),
+        Err(_) => Err(TOO_LATE.to_owned()),
+    }
+}
+
 fn client(url: &StoreUrl) -> RedisResult<Client> {
     let url = url.secret();
     let parts = url.split_once("://").map(|(scheme, rest)| (scheme, rest.contains('#')));
@@ -307,7 +318,12 @@ fn client(url: &StoreUrl) -> RedisResult<Client> {
         return Err(RedisError::from((redis::ErrorKind::InvalidClientConfig, "not a URL")));
     }
     let tcp = TcpSettings::default().set_nodelay(true);
-    Client::open(url.into_connection_info()?.set_tcp_settings(tcp))
+    let info = url.into_connection_info()?;
+    // Redis counts its databases in 32 bits.
+    if i32::try_from(info.redis_settings().db()).is_ok_and(|db| db >= 0) {
+        return Client::open(info.set_tcp_settings(tcp));
+    }
+    Err(RedisError::from((redis::ErrorKind::InvalidClientConfig, "no number of a database")))
 }
 
 /// What went wrong when connecting. A server that does not know AUTH repeats what it was told, the

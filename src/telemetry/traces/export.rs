@@ -80,9 +80,13 @@ impl Losses {
     }
 
     fn failed(&self, spans: usize, error: &str) {
+        self.drop_spans(spans, "export_failed", &self.reason(error));
+    }
+
+    /// Why the collector was not reached, else what OpenTelemetry says.
+    pub(super) fn reason(&self, error: &str) -> String {
         let reason = self.reason.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let why = if reason.is_empty() { one_line(error) } else { reason };
-        self.drop_spans(spans, "export_failed", &why);
+        if reason.is_empty() { one_line(error) } else { reason }
     }
 
     #[cfg(test)]

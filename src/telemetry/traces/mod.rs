@@ -9,6 +9,7 @@ mod export;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
+use futures_util::FutureExt as _;
 use opentelemetry::trace::{
     Span as _, SpanBuilder, SpanContext, SpanId, SpanKind, Status, TraceContextExt as _,
     TraceFlags, TraceId, TraceState, Tracer as _, TracerProvider as _,
@@ -17,7 +18,7 @@ use opentelemetry::{Context, InstrumentationScope, KeyValue};
 use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig as _, WithHttpConfig as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{
-    BatchConfigBuilder, BatchSpanProcessor, SdkTracer, SdkTracerProvider,
+    BatchConfigBuilder, BatchSpanProcessor, SdkTracer, SdkTracerProvider, SpanExporter as _,
 };
 
 use self::client::Client;
@@ -54,21 +55,11 @@ impl Drop for TraceGuard {
 /// Starts to trace, once for the process, if `endpoint` or a variable of OpenTelemetry names a collector. Service
 /// name, headers, sampling and the rest are those of OpenTelemetry's variables.
 pub fn init(endpoint: Option<&str>) -> Result<Option<TraceGuard>, String> {
-    if is_disabled() || (endpoint.is_none() && !ENDPOINTS.iter().any(|name| is_set(name))) {
+    if !is_wanted(endpoint) {
         return Ok(None);
     }
     let losses = Arc::new(Losses::new());
-    let client = Client::new(Arc::clone(&losses));
-    let builder = SpanExporter::builder()
-        .with_http()
-        .with_http_client(client)
-        .with_protocol(Protocol::HttpBinary);
-    let builder = match endpoint {
-        Some(endpoint) => builder.with_endpoint(traces_at(endpoint)),
-        None => builder,
-    };
-    let exporter = builder.build().map_err(|e| e.to_string())?;
-    let exporter = Watched::new(exporter, Arc::clone(&losses));
+    let exporter = Watched::new(exporter(endpoint, &losses)?, Arc::clone(&losses));
     let batches = BatchConfigBuilder::default().with_max_queue_size(QUEUE_SPANS).build();
     let batches = BatchSpanProcessor::builder(exporter).with_batch_config(batches).build();
     let provider = SdkTracerProvider::builder()
@@ -79,6 +70,36 @@ pub fn init(endpoint: Option<&str>) -> Result<Option<TraceGuard>, String> {
     // A second call would be a mistake of the caller; the first tracer stays.
     let _ = TRACER.set(provider.tracer_with_scope(scope.build()));
     Ok(Some(TraceGuard { provider, losses }))
+}
+
+/// Whether the collector that [`init`] would send to takes spans: it is sent none, in the way that they are sent. `None`
+/// if nothing would be sent anywhere.
+pub fn reach(endpoint: Option<&str>) -> Option<Result<(), String>> {
+    let losses = Arc::new(Losses::new());
+    let send = || {
+        let sent = exporter(endpoint, &losses)?.export(Vec::new()).now_or_never();
+        match sent.unwrap_or(Ok(())) {
+            Ok(()) => Ok(()),
+            Err(error) => Err(losses.reason(&error.to_string())),
+        }
+    };
+    is_wanted(endpoint).then(send)
+}
+
+fn is_wanted(endpoint: Option<&str>) -> bool {
+    !is_disabled() && (endpoint.is_some() || ENDPOINTS.iter().any(|name| is_set(name)))
+}
+
+fn exporter(endpoint: Option<&str>, losses: &Arc<Losses>) -> Result<SpanExporter, String> {
+    let builder = SpanExporter::builder()
+        .with_http()
+        .with_http_client(Client::new(Arc::clone(losses)))
+        .with_protocol(Protocol::HttpBinary);
+    let builder = match endpoint {
+        Some(endpoint) => builder.with_endpoint(traces_at(endpoint)),
+        None => builder,
+    };
+    builder.build().map_err(|e| e.to_string())
 }
 
 fn is_set(name: &str) -> bool {
