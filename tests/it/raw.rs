@@ -220,6 +220,9 @@ fn has_answer(socket: &mut TcpStream) -> bool {
     has_answer
 }
 
+/// How long the head of a request may take to come.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+
 #[test]
 fn row_19_two_thousand_that_dribble_leave_the_server_usable() {
     // Twice as many for the server, which has this process's limit.
@@ -233,6 +236,7 @@ fn row_19_two_thousand_that_dribble_leave_the_server_usable() {
     };
     usable();
     let before = resident(&server);
+    let began = Instant::now();
     // From several threads: the kernel lets some of a crowd try again after a second.
     let open = |part: usize| (0..250).map(|i| dribbling(&client, 250 * part + i)).collect();
     let open = &open;
@@ -242,9 +246,11 @@ fn row_19_two_thousand_that_dribble_leave_the_server_usable() {
         parts.into_iter().flat_map(|part| part.join().unwrap()).collect()
     });
     usable();
-    // It has all of them at once, but for those whose time may be over, and served others beside them.
+    // It has all of them at once, and served others beside them. Where it took long to open them, heads have had their
+    // time meanwhile, and bodies are a third.
     let descriptors = std::fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap().count();
-    assert!(descriptors >= 1_600, "no more than {descriptors} at once");
+    let least = if began.elapsed() < HEADER_TIMEOUT { 2_000 } else { 2_000 / 3 };
+    assert!(descriptors >= least, "no more than {descriptors} at once");
     let deadline = Instant::now() + PATIENCE;
     // Until the last of those whose heads do not end is cut, however steadily they go on.
     loop {
