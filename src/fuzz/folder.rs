@@ -6,7 +6,7 @@ use std::path::Path;
 use super::{WEIGHT_BYTES, assert_is_line, engine};
 use crate::config::Quantize;
 use crate::model::load::{Checkpoint, Folder, Opened, SamplingDefaults};
-use crate::text::{Beside, Text};
+use crate::text::Text;
 
 /// Files by the byte that begins their part of the input. Of weights there is the header without its length, which is put in
 /// front of it; they count as somewhat longer, so that tensors lie within them.
@@ -78,8 +78,7 @@ pub fn folder(data: &[u8]) {
         Err(error) => return assert_is_line(&error.to_string()),
     };
     let Some(text) = &checkpoint.text else { unreachable!("a folder has texts") };
-    let beside = Beside::of(text, &limits.end_tokens, description.shape.vocab);
-    let text = match Text::from_hf(text.tokenizer.as_bytes(), beside) {
+    let text = match Text::from_folder(text, &limits.end_tokens, description.shape.vocab) {
         Ok(text) => text,
         Err(error) => return assert_is_line(&error.to_string()),
     };

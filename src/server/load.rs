@@ -17,7 +17,7 @@ use crate::http::Served;
 use crate::model::load::{SamplingDefaults, hex};
 use crate::model::{self, Model};
 use crate::text::grammar::Grammars;
-use crate::text::{Beside, Text, TextError};
+use crate::text::{Text, TextError};
 
 /// Of the hash: enough to tell two servers apart.
 const FINGERPRINT_BYTES: usize = 6;
@@ -103,15 +103,7 @@ fn open_file(config: &Config, path: &Path) -> anyhow::Result<Opened> {
 fn text(opened: &model::Opened) -> Result<Text, TextError> {
     let Some(files) = &opened.text else { return Text::from_gguf(&opened.metadata) };
     let spec = opened.model.spec();
-    let beside = Beside::of(files, &spec.end_tokens, spec.vocab);
-    let text = Text::from_hf(files.tokenizer.as_bytes(), beside)?;
-    if text.vocab() > spec.vocab {
-        let (tokens, rows) = (text.vocab(), spec.vocab);
-        return Err(TextError(format!(
-            "tokenizer.json has {tokens} tokens, the embedding {rows} rows"
-        )));
-    }
-    Ok(text)
+    Text::from_folder(files, &spec.end_tokens, spec.vocab)
 }
 
 #[cfg(feature = "fake-model")]

@@ -99,6 +99,23 @@ fn config(file: &str, bytes: Option<&[u8]>) -> Result<Config, TextError> {
 }
 
 impl Text {
+    /// From the files of a folder, for a model of so many `rows`.
+    pub fn from_folder(
+        files: &TextFiles,
+        end_tokens: &[TokenId],
+        rows: usize,
+    ) -> Result<Self, TextError> {
+        let beside = Beside::of(files, end_tokens, rows);
+        let text = Self::from_hf(files.tokenizer.as_bytes(), beside)?;
+        if text.vocab() > rows {
+            let tokens = text.vocab();
+            return Err(TextError(format!(
+                "tokenizer.json has {tokens} tokens, the embedding {rows} rows"
+            )));
+        }
+        Ok(text)
+    }
+
     /// From the bytes of `tokenizer.json`. A tokenizer that is not BPE, or has a part that is not known, is
     /// refused by name.
     pub fn from_hf(tokenizer: &[u8], beside: Beside<'_>) -> Result<Self, TextError> {

@@ -258,6 +258,23 @@ fn row_32_what_cannot_be_served_is_refused_before_it_comes() {
 }
 
 #[test]
+fn row_32_a_tokenizer_of_no_use_is_refused_before_the_weights_come() {
+    let home = tempdir().unwrap();
+    let mut files = folder();
+    changed(&mut files, "tokenizer.json", |tokenizer| {
+        tokenizer["model"]["type"] = json!("Teleport");
+    });
+    let (host, storage) = hosts(&files);
+    let e = refusal(&mut pull(&home, &host.url(), NAME));
+    assert!(
+        e.contains("maker/tiny: ") && e.contains("tokenizer.json") && e.contains("Teleport"),
+        "{e}"
+    );
+    assert!(storage.streams().is_empty());
+    assert!(!there(&home).iter().any(|name| name.ends_with(".safetensors")));
+}
+
+#[test]
 fn what_serving_takes_is_told_before_it_comes() {
     let home = tempdir().unwrap();
     let (host, _storage) = hosts(&vec![("m.gguf", large("general.name", "Large"))]);

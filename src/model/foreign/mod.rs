@@ -60,7 +60,8 @@ impl Plan {
         let family = family.ok_or_else(|| format!("model_type {name} is not supported"))?;
         let settings = Settings::of(&folder.config)?;
         let sizes = family.sizes(&settings)?;
-        let weights = Weights::new(folder.tensors.clone(), folder.unusable.clone());
+        let weights =
+            Weights::new(folder.checkpoint.tensors.clone(), folder.checkpoint.unusable.clone());
         Ok(Self { family, settings, sizes, weights })
     }
 
@@ -73,6 +74,11 @@ impl Plan {
     pub(super) fn kv_block_bytes(&self) -> usize {
         let Sizes { layers, kv_heads, head_dim, .. } = self.sizes;
         layers.max(1) * 2 * kv_heads * head_dim * BLOCK_TOKENS * size_of::<f32>()
+    }
+
+    /// Rows of the embedding.
+    pub(super) fn vocab(&self) -> usize {
+        self.sizes.vocab
     }
 
     /// Tokens that the model was trained for.

@@ -179,11 +179,11 @@ fn tensors_are_all_there_and_all_of_use() {
         let loaded = Foreign::load(Plan::of(&folder).unwrap(), Device::Cpu, "cpu", limits);
         loaded.err().unwrap().to_string()
     };
-    let refusal = load(&|folder| drop(folder.tensors.remove(UP)));
+    let refusal = load(&|folder| drop(folder.checkpoint.tensors.remove(UP)));
     assert_eq!(refusal, format!("tensor {UP} is missing"));
     let refusal = load(&|folder| {
-        let more = folder.tensors[UP].clone();
-        folder.tensors.insert("model.layers.1.mlp.scale".to_owned(), more);
+        let more = folder.checkpoint.tensors[UP].clone();
+        folder.checkpoint.tensors.insert("model.layers.1.mlp.scale".to_owned(), more);
     });
     assert_eq!(refusal, "tensor model.layers.1.mlp.scale has no use in this architecture");
     let refusal =

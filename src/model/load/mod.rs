@@ -19,7 +19,9 @@ pub use digest::digest;
 pub(crate) use digest::hex;
 pub use end_tokens::end_tokens;
 pub use folder::{Folder, Foreign, Opened, TextFiles, open_foreign};
-pub(crate) use folder::{files as folder_files, preview_foreign};
+pub(crate) use folder::{
+    files as folder_files, preview as preview_folder, preview_foreign, read_text,
+};
 use gguf::{Gguf, LoadError, Metadata, ModelFile};
 pub use origins::Origins;
 
@@ -69,20 +71,6 @@ impl Checkpoint {
             Gguf::read(path, BufReader::new(input), bytes)
         };
         Gguf::open_with(path, &one).map(Self::from)
-    }
-
-    /// A folder that is elsewhere, by the text of its `config.json` and the headers of its `shards`.
-    ///
-    /// # Errors
-    /// As of [`Checkpoint::open`]; also what `open` says.
-    pub(crate) fn preview_folder(
-        path: &Path,
-        config: &str,
-        shards: &folder_files::Shards,
-        quantize: Quantize,
-        open: Input<'_>,
-    ) -> Result<Self, LoadError> {
-        folder::preview(path, config, shards, quantize, open)
     }
 }
 

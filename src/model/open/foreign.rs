@@ -15,7 +15,7 @@ pub(super) fn open(
     backend: &BackendConfig,
     engine: &EngineConfig,
 ) -> Result<Opened, LoadError> {
-    let path = folder.path.clone();
+    let path = folder.checkpoint.path.clone();
     load(folder, place, backend, engine).map_err(|reason| LoadError::new(&path, reason))
 }
 
@@ -75,7 +75,7 @@ pub(super) fn survey(
     Ok(Survey {
         arch: folder.family.clone(),
         quantization: "F32".to_owned(),
-        file_bytes: folder.bytes,
+        file_bytes: folder.checkpoint.bytes,
         weights_bytes: memory.weights,
         kv_cache_bytes: memory.kv_cache,
         kv_block_bytes: plan.kv_block_bytes() as u64,
@@ -95,7 +95,7 @@ fn load(
     let family = folder.family.clone();
     check_quantize(&folder, backend)?;
     let plan = foreign::Plan::of(&folder)?;
-    let ends = end_tokens(&folder.metadata).map_err(|e| e.to_string())?;
+    let ends = end_tokens(&folder.checkpoint.metadata).map_err(|e| e.to_string())?;
     let Room { max_context, memory } = room(&plan, engine)?;
     if place == Place::Cpu {
         memory.check(backend.memory_bytes)?;
@@ -104,11 +104,13 @@ fn load(
         "{family} has no description in Millrace: it runs through candle-transformers in F32, one sequence at a time \
          (others wait), without prefix cache or speculation"
     );
-    let file_digest = digest(&folder.files).map_err(|e| format!("cannot be read: {e}"))?;
+    let file_digest =
+        digest(&folder.checkpoint.files).map_err(|e| format!("cannot be read: {e}"))?;
     let device = place.device().map_err(|e| e.to_string())?;
     let limits =
         foreign::Limits { max_context, max_rows: engine.max_num_batched_tokens, end_tokens: ends };
-    let name = folder.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let name =
+        folder.checkpoint.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let model = Foreign::load(plan, device, super::device_name(place), limits);
     Ok(Opened {
         model: Box::new(model.map_err(|e| e.to_string())?),
@@ -116,8 +118,8 @@ fn load(
         arch: family,
         file_digest,
         quantization: "F32".to_owned(),
-        load_bytes: folder.bytes,
-        metadata: folder.metadata,
-        text: folder.text,
+        load_bytes: folder.checkpoint.bytes,
+        metadata: folder.checkpoint.metadata,
+        text: folder.checkpoint.text,
     })
 }

@@ -11,7 +11,7 @@ use crate::config::{BackendConfig, EngineConfig};
 use crate::model::decoder::kv_block_bytes;
 use crate::model::foreign::{self, NAMES};
 use crate::model::load::gguf::{LoadError, Metadata};
-use crate::model::load::{Checkpoint, Input, folder_files, preview_foreign};
+use crate::model::load::{Checkpoint, Input, folder_files, preview_folder, preview_foreign};
 use crate::model::panic_text;
 
 /// Beside weights and KV cache: the program, vocabulary and the rows of a step take 50 to 80 MB with the models of the
@@ -32,6 +32,8 @@ pub(crate) struct Preview {
     pub(crate) needs: Needs,
     /// Of a GGUF all of it, with the tokenizer.
     pub(crate) metadata: Metadata,
+    /// Rows of the embedding.
+    pub(crate) vocab: usize,
 }
 
 /// Bytes of memory that serving a model takes.
@@ -95,9 +97,10 @@ fn examined(
                 super::foreign::check_quantize(&folder, backend).map_err(|_| NoPreview::Unknown)?;
                 let room = super::foreign::room(&model, engine).map_err(|_| NoPreview::Unknown)?;
                 let needs = Needs { plan: room.memory, is_on_cpu };
-                return Ok(Preview { needs, metadata: folder.metadata });
+                let metadata = folder.checkpoint.metadata;
+                return Ok(Preview { needs, metadata, vocab: model.vocab() });
             }
-            let opened = Checkpoint::preview_folder(path, config, &shards, quantize, &watched);
+            let opened = preview_folder(path, config, &shards, quantize, &watched);
             opened.map_err(refused)?
         }
     };
@@ -110,7 +113,8 @@ fn examined(
         let bytes = checkpoint.tensors.values().map(|tensor| tensor.byte_len() as u64);
         plan.weights = bytes.fold(0, u64::saturating_add);
     }
-    Ok(Preview { needs: Needs { plan, is_on_cpu }, metadata: checkpoint.metadata })
+    let (needs, vocab) = (Needs { plan, is_on_cpu }, description.shape.vocab);
+    Ok(Preview { needs, metadata: checkpoint.metadata, vocab })
 }
 
 /// Notes that an input failed, which is no fault of the model.

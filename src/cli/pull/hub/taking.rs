@@ -18,6 +18,7 @@ use crate::cli::progress::Progress;
 use crate::cli::pull::lock::lock;
 use crate::cli::pull::{Interrupt, PullError, Terms};
 use crate::model::load::folder_files::{CONFIG, INDEX, OPTIONAL, max_bytes};
+use crate::model::load::read_text;
 use crate::model::{NoPreview, Preview, Remote, preview};
 use crate::text::Text;
 
@@ -66,7 +67,7 @@ impl Taking<'_> {
         if !missing.is_empty() {
             self.tell(first, (parts.len(), parts.len() - missing.len()), &missing);
             self.tell_memory(Path::new(first), Remote::File, &missing)?;
-            self.bring(&missing)?;
+            self.bring(&missing, || Ok(()))?;
         }
         Ok((self.cache.snapshot(self.commit()).join(first), !missing.is_empty()))
     }
@@ -87,8 +88,9 @@ impl Taking<'_> {
             let config = self.small(CONFIG)?;
             let path = self.name.repository();
             let model = Remote::Folder { config: &config, shards };
-            self.tell_memory(Path::new(&path), model, &missing)?;
-            self.bring(&missing)?;
+            let vocab = self.tell_memory(Path::new(&path), model, &missing)?;
+            // The small files come first.
+            self.bring(&missing, || vocab.map_or(Ok(()), |vocab| self.check_text(vocab)))?;
         }
         Ok((self.cache.snapshot(self.commit()), !missing.is_empty()))
     }
@@ -141,10 +143,30 @@ impl Taking<'_> {
         text.map_err(|e| PullError::io("cannot read", &path, &e))
     }
 
-    fn bring(&self, missing: &[Missing]) -> Result<(), PullError> {
+    /// The text side of a folder, whose files are here, for a model of so many tokens.
+    fn check_text(&self, vocab: usize) -> Result<(), PullError> {
+        let files = read_text(&self.cache.snapshot(self.commit()));
+        let files = files.map_err(|e| PullError::new(format!("{}: {e}", self.name)))?;
+        // Which tokens end an answer, other files say.
+        let text = Text::from_folder(&files, &[], vocab);
+        text.map(drop).map_err(|e| PullError::new(format!("{}: {e}", self.name)))
+    }
+
+    /// All of them; `check` is asked before the first one with weights.
+    fn bring(
+        &self,
+        missing: &[Missing],
+        check: impl FnOnce() -> Result<(), PullError>,
+    ) -> Result<(), PullError> {
         let all = missing.iter().map(|missing| missing.remote.bytes).fold(0, u64::saturating_add);
         let mut progress = Progress::new("downloading", all);
+        let mut check = Some(check);
         for missing in missing {
+            if !folder::is_small(&missing.file)
+                && let Some(check) = check.take()
+            {
+                check()?;
+            }
             self.bring_one(missing, &mut progress)?;
             progress.next(missing.remote.bytes);
         }
@@ -179,29 +201,29 @@ impl Taking<'_> {
         say(&format!("{name}: {first}{others} ({size} MB{here}, {licence})"));
     }
 
-    /// What serving it takes. Refuses what cannot be served, before it is taken.
+    /// What serving it takes. Refuses what cannot be served, before it is taken. Gives the size of its vocabulary.
     fn tell_memory(
         &self,
         path: &Path,
         model: Remote<'_>,
         missing: &[Missing],
-    ) -> Result<(), PullError> {
+    ) -> Result<Option<usize>, PullError> {
         let name = self.name;
         let open = |path: &Path| self.open(path, missing);
         let Some(terms) = self.terms else {
             say(&format!("{name}: {UNKNOWN}"));
-            return Ok(());
+            return Ok(None);
         };
         let is_file = matches!(model, Remote::File);
         let previewed = preview(path, model, &terms.backend, &terms.engine, &open);
         self.interrupt.check()?;
         let refused = |reason: String| PullError::new(format!("{name}: {reason}"));
-        let Preview { needs, metadata } = match previewed {
+        let Preview { needs, metadata, vocab } = match previewed {
             Ok(preview) => preview,
             Err(NoPreview::Refused(e)) => return Err(refused(e.to_string())),
             Err(NoPreview::Unknown) => {
                 say(&format!("{name}: {UNKNOWN}"));
-                return Ok(());
+                return Ok(None);
             }
         };
         if is_file && let Err(e) = Text::from_gguf(&metadata) {
@@ -212,9 +234,9 @@ impl Taking<'_> {
             Err(reason) if terms.must_fit => Err(refused(reason)),
             Err(reason) => {
                 say(&format!("{name}: it will not fit into this machine: {reason}"));
-                Ok(())
+                Ok(Some(vocab))
             }
-            Ok(()) => Ok(()),
+            Ok(()) => Ok(Some(vocab)),
         }
     }
 

@@ -1,35 +1,26 @@
 //! A folder of a family that has no description here: under its own names and keys, for who knows those.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::{Map, Value as Json};
 
 use super::safetensors::{Found, unsupported};
 use super::values::Config;
-use super::{Folder, Open, TextFiles, ahead, described_by, files, generation, opened, shard, text};
-use crate::backend::TensorSource;
-use crate::model::load::Input;
+use super::{Folder, Open, ahead, described_by, files, generation, opened, shard, text};
 use crate::model::load::gguf::{LoadError, Metadata, ModelFile, Value, refuse_overlaps, shown};
+use crate::model::load::{Checkpoint, Input};
 
 /// Everything but the weights themselves, checked.
 #[derive(Debug, Clone)]
 pub struct Foreign {
-    pub path: PathBuf,
     /// `model_type`
     pub family: String,
     /// `config.json`
     pub config: Map<String, Json>,
-    /// Of ends and of sampling.
-    pub metadata: Metadata,
-    pub tensors: BTreeMap<String, TensorSource>,
-    /// Tensors that cannot be used, and why.
-    pub unusable: BTreeMap<String, String>,
-    pub files: Vec<ModelFile>,
-    /// Bytes of those with weights.
-    pub bytes: u64,
-    /// Nothing of one that is not here yet.
-    pub text: Option<TextFiles>,
+    /// Its metadata are those of ends and of sampling, its tensors have the folder's own names; no text side of one that is
+    /// not here yet.
+    pub checkpoint: Checkpoint,
 }
 
 /// Reads a folder if its family is one of those named.
@@ -53,7 +44,7 @@ fn read(from: &dyn Folder, names: &[&str]) -> Result<Option<Foreign>, String> {
     let shards = files::shards(from)?;
     let open = |name: &str| opened(from, name);
     let mut folder = joined(from.path(), family, config, metadata, &shards, &open)?;
-    folder.text = Some(text);
+    folder.checkpoint.text = Some(text);
     Ok(Some(folder))
 }
 
@@ -102,10 +93,8 @@ fn joined(
     shards: &files::Shards,
     open: Open<'_>,
 ) -> Result<Foreign, String> {
-    let mut folder = Foreign {
+    let mut checkpoint = Checkpoint {
         path: path.to_owned(),
-        family,
-        config: config.into_values(),
         metadata,
         tensors: BTreeMap::new(),
         unusable: BTreeMap::new(),
@@ -113,22 +102,23 @@ fn joined(
         bytes: 0,
         text: None,
     };
+    let Checkpoint { tensors, unusable, bytes, files, .. } = &mut checkpoint;
     for (name, expected) in shards {
         let file = path.join(name);
         let shard = shard(&file, name, expected, open)?;
-        folder.bytes += shard.file_bytes;
-        folder.files.push(ModelFile { path: file, header_bytes: shard.header_bytes });
+        *bytes += shard.file_bytes;
+        files.push(ModelFile { path: file, header_bytes: shard.header_bytes });
         for (tensor, found) in shard.tensors {
-            if folder.tensors.contains_key(&tensor) || folder.unusable.contains_key(&tensor) {
+            if tensors.contains_key(&tensor) || unusable.contains_key(&tensor) {
                 return Err(format!("tensor {} of {} is there twice", shown(&tensor), shown(name)));
             }
             match found {
-                Ok(Found::Floats(source)) => drop(folder.tensors.insert(tensor, source)),
-                Ok(Found::Bytes(_)) => drop(folder.unusable.insert(tensor, unsupported("U8"))),
-                Err(reason) => drop(folder.unusable.insert(tensor, reason)),
+                Ok(Found::Floats(source)) => drop(tensors.insert(tensor, source)),
+                Ok(Found::Bytes(_)) => drop(unusable.insert(tensor, unsupported("U8"))),
+                Err(reason) => drop(unusable.insert(tensor, reason)),
             }
         }
     }
-    refuse_overlaps(&mut folder.tensors, &mut folder.unusable);
-    Ok(folder)
+    refuse_overlaps(tensors, unusable);
+    Ok(Foreign { family, config: config.into_values(), checkpoint })
 }

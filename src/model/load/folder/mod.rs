@@ -29,6 +29,7 @@ pub(super) use names::Names;
 use names::{Half, Place};
 use safetensors::{Found, Shard};
 pub use text::TextFiles;
+pub(crate) use text::read_alone as read_text;
 use values::Config;
 
 /// Opens a file of weights by its name. Errors are clauses about it.

@@ -1,5 +1,7 @@
 //! The files that the text side is made from, as they are.
 
+use std::path::Path;
+
 use serde::Deserialize;
 
 use super::files::{self, Folder, TOKENIZER};
@@ -7,7 +9,7 @@ use super::generation::ENDS;
 use super::values::without_bare_words;
 use crate::model::load::bounded::Few;
 use crate::model::load::end_tokens::is_end;
-use crate::model::load::gguf::{Metadata, Value};
+use crate::model::load::gguf::{LoadError, Metadata, Value};
 
 /// Texts of a folder, unread but for their length.
 #[derive(Debug, Clone)]
@@ -35,6 +37,14 @@ struct Tokens {
 struct Added {
     id: u64,
     content: String,
+}
+
+/// Those of a folder that has no weights yet.
+///
+/// # Errors
+/// One line that names the file and what in it.
+pub(crate) fn read_alone(path: &Path) -> Result<TextFiles, LoadError> {
+    read(&path, &mut Metadata::default()).map_err(|reason| LoadError::new(path, reason))
 }
 
 /// Reads them, and adds the tokens that end an answer by their name.
