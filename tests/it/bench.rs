@@ -290,21 +290,20 @@ fn wait_for_answers(server: &Server, answers: f64) {
     }
 }
 
+/// Answers of twenty tokens.
+fn twenty_tokens(server: &Server, home: &Path) -> Command {
+    let mut command = bench(home);
+    command.args(["--url", &server.url(""), "--input-len", "20", "--output-len", "20"]);
+    command.arg("--ignore-eos");
+    command
+}
+
 #[test]
 fn a_server_that_dies_is_counted_and_the_rest_is_told() {
     let (server, home) = (Server::start(&[SLOW]), tempdir().unwrap());
     let json = home.path().join("run.json");
-    let mut command = bench(home.path());
-    command.args([
-        "--url",
-        &server.url(""),
-        "--output-len",
-        "20",
-        "--ignore-eos",
-        "--num-prompts",
-        "60",
-    ]);
-    command.args(["--max-concurrency", "3", "--input-len", "20", "--json"]).arg(&json);
+    let mut command = twenty_tokens(&server, home.path());
+    command.args(["--num-prompts", "60", "--max-concurrency", "3", "--json"]).arg(&json);
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     wait_for_answers(&server, 12.0);
     server.signal("KILL");
@@ -324,17 +323,8 @@ fn a_server_that_dies_is_counted_and_the_rest_is_told() {
 #[test]
 fn an_interrupt_shows_the_figures_so_far() {
     let (server, home) = (Server::start(&[SLOW]), tempdir().unwrap());
-    let mut command = bench(home.path());
-    command.args([
-        "--url",
-        &server.url(""),
-        "--output-len",
-        "20",
-        "--ignore-eos",
-        "--duration-s",
-        "3600",
-    ]);
-    command.args(["--max-concurrency", "2", "--input-len", "20"]);
+    let mut command = twenty_tokens(&server, home.path());
+    command.args(["--duration-s", "3600", "--max-concurrency", "2"]);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     wait_for_answers(&server, 10.0);
     signal(&child, "INT");

@@ -1,13 +1,12 @@
 //! A folder of a family that has no description here: under its own names and keys, for who knows those.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde_json::{Map, Value as Json};
 
 use super::safetensors::{Found, unsupported};
 use super::values::Config;
-use super::{Folder, Open, ahead, described_by, files, generation, opened, shard, text};
+use super::{Folder, Open, ahead, files, generation, opened, shard, text, without_shards};
 use crate::model::load::gguf::{LoadError, Metadata, ModelFile, Value, refuse_overlaps, shown};
 use crate::model::load::{Checkpoint, Input};
 
@@ -93,15 +92,7 @@ fn joined(
     shards: &files::Shards,
     open: Open<'_>,
 ) -> Result<Foreign, String> {
-    let mut checkpoint = Checkpoint {
-        path: path.to_owned(),
-        metadata,
-        tensors: BTreeMap::new(),
-        unusable: BTreeMap::new(),
-        files: described_by(path),
-        bytes: 0,
-        text: None,
-    };
+    let mut checkpoint = without_shards(path, metadata);
     let Checkpoint { tensors, unusable, bytes, files, .. } = &mut checkpoint;
     for (name, expected) in shards {
         let file = path.join(name);

@@ -93,6 +93,18 @@ fn ahead<'a>(path: &Path, name: &str, open: Input<'a>) -> Result<Opened<'a>, Str
     open(&path.join(name)).map(|(input, bytes)| (bytes, input))
 }
 
+fn without_shards(path: &Path, metadata: Metadata) -> Checkpoint {
+    Checkpoint {
+        path: path.to_owned(),
+        metadata,
+        tensors: BTreeMap::new(),
+        unusable: BTreeMap::new(),
+        files: described_by(path),
+        bytes: 0,
+        text: None,
+    }
+}
+
 /// The folder without its text side.
 fn joined(
     path: &Path,
@@ -104,15 +116,7 @@ fn joined(
 ) -> Result<Checkpoint, String> {
     let (names, room) = (config.names()?, config.room()?);
     metadata.origins.names = Some(names);
-    let mut folder = Checkpoint {
-        path: path.to_owned(),
-        metadata,
-        tensors: BTreeMap::new(),
-        unusable: BTreeMap::new(),
-        files: described_by(path),
-        bytes: 0,
-        text: None,
-    };
+    let mut folder = without_shards(path, metadata);
     let mut halves = Halves::default();
     for (name, expected) in shards {
         let file = path.join(name);
