@@ -10,8 +10,7 @@ target=${1:?name a target, such as x86_64-unknown-linux-gnu.2.17}
 platform=$(platform_of "$target")
 need_zig
 
-# What operators ask for is in it, as in the container image.
-cargo zigbuild --profile dist --locked --features otel,redis --bin millrace --target "$target"
+cargo zigbuild --profile dist --locked --features "$features" --bin millrace --target "$target"
 binary=${CARGO_TARGET_DIR:-target}/$platform/dist/millrace
 
 # The pages and completions come from the binary itself, so it is built where it can run.

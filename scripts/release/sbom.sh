@@ -7,7 +7,7 @@ need cargo-cyclonedx
 mkdir -p "$out"
 # It writes beside Cargo.toml, whatever it is told.
 name=millrace-$version.cdx
-cargo cyclonedx --quiet --format json --spec-version 1.5 --target all --no-build-deps --override-filename "$name"
+cargo cyclonedx --quiet --format json --spec-version 1.5 --target all --features "$features" --no-build-deps --override-filename "$name"
 mv "$name.json" "$out/"
 python3 - "$out/$name.json" <<'PY'
 import json, os, pathlib, sys

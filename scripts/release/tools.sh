@@ -2,6 +2,8 @@
 # Debug builds of the tools: they run for seconds, and compile in half the time.
 cache=${CACHE:-.cache}
 out=dist
+# What operators ask for is in a release, as in the container image.
+features=otel,redis
 version=$(sed -n 's/^version = "\(.*\)"$/\1/p' Cargo.toml | head -1)
 # The same archive from the same commit, whenever it is made.
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}

@@ -90,10 +90,10 @@ fn open_checked(
     let checkpoint = Checkpoint::open(path, quantize)?;
     let (description, limits) = examine(&checkpoint, engine)?;
     if maker.is_on_cpu() {
-        let plan = Plan::of(&checkpoint, &description, engine, limits.blocks);
+        let plan = Plan::of(&checkpoint, &description, engine, limits.blocks, maker);
         plan.check(backend.memory_bytes).map_err(refuse)?;
     }
-    if let Some(line) = kept::kept_as_others(&checkpoint.tensors, maker.is_on_cpu()) {
+    if let Some(line) = kept::kept_as_others(&checkpoint.tensors, maker) {
         tracing::warn!("{line}");
     }
     let file_digest =
@@ -119,7 +119,6 @@ pub(crate) struct Survey {
     pub(crate) arch: String,
     pub(crate) quantization: String,
     pub(crate) file_bytes: u64,
-    /// Packed for the CPU.
     pub(crate) weights_bytes: u64,
     pub(crate) kv_cache_bytes: u64,
     pub(crate) kv_block_bytes: u64,
@@ -151,7 +150,7 @@ pub(crate) fn survey(
         let quantize = backend.quantize.unwrap_or(maker.quantize());
         let checkpoint = Checkpoint::open(path, quantize)?;
         let (description, limits) = examine(&checkpoint, engine)?;
-        let plan = Plan::of(&checkpoint, &description, engine, limits.blocks);
+        let plan = Plan::of(&checkpoint, &description, engine, limits.blocks, maker);
         Ok(Survey {
             arch: description.architecture.to_owned(),
             quantization: quantization(&checkpoint),
@@ -268,6 +267,22 @@ impl Maker {
 
     fn is_on_cpu(self) -> bool {
         self.place() == Place::Cpu
+    }
+
+    /// Bytes of memory that a tensor takes.
+    fn bytes_of(self, tensor: &TensorSource) -> u64 {
+        match self {
+            Self::Cpu(..) => cpu::packed_bytes(tensor),
+            Self::Candle(_) => tensor.byte_len() as u64,
+        }
+    }
+
+    /// How the type is called that a tensor is kept in.
+    fn kept_as(self, tensor: &TensorSource) -> &'static str {
+        match self {
+            Self::Cpu(..) => cpu::packed_as(tensor),
+            Self::Candle(_) => tensor.kind.label(),
+        }
     }
 
     /// What becomes of float matrices unless an option says otherwise: a device has the bandwidth for them as they are.

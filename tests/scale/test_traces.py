@@ -228,6 +228,15 @@ class Traces(unittest.TestCase):
             self.assertIn("404", check["text"])
         self.assertNotIn("collector", doctor())
 
+    def test_a_variable_that_is_no_address_stops_no_server(self):
+        wrong = {"OTEL_EXPORTER_OTLP_ENDPOINT": "canary@collector:4317"}
+        server = self.millrace("--log-level", "warn", **wrong)
+        self.assertEqual(ask(8000)[0], 200)
+        self.assertIn("no traces are sent: what OpenTelemetry's variables say is no address", server.said())
+        check = doctor(**wrong)["collector"]
+        self.assertEqual(check["state"], "warn")
+        self.assertNotIn("canary", server.said() + json.dumps(check))
+
     def test_variables_turn_it_off(self):
         collector = self.collector()
         for off in {"OTEL_SDK_DISABLED": "true"}, {"OTEL_TRACES_EXPORTER": "none"}, {"OTEL_TRACES_SAMPLER": "always_off"}:

@@ -28,8 +28,8 @@ const IQ4_LEVELS: Levels =
 /// What the codes of four bits that a type is made of stand for. A level may have two codes.
 pub(super) type Levels = [i8; 16];
 
-/// The levels of types whose blocks are made of at most 16, one scale for 32 numbers: such blocks need no more than four bits a
-/// number from a backend that looks levels up.
+/// The levels of types that are kept as `Q8_0` although their blocks are made of at most 16, one scale for 32 numbers: such blocks
+/// need no more than four bits a number from a backend that looks levels up.
 pub(super) fn levels(coded: Coded) -> Option<Levels> {
     match coded {
         Coded::Iq2Xxs => Some(with_signs(IQ2_LEVELS)),

@@ -7,9 +7,9 @@
 //! 4     qs[j][4*row+b], j < 4                                  d[16]          (symmetric)
 //!       low nibble: k = 4j+b; high nibble: k = 16+4j+b         d[16], m[16]   (with a minimum)
 //!                                                              each of k < 16, then of k >= 16 (Q2_K, Q3_K)
+//!       codes of 8 bits, which the segment's table has         d[16]
 //! 5     the four lines, and one of fifth bits:                 as above
 //!       bit 4*row+b of u64 j: k = 4j+b; of u64 4+j: k = 16+4j+b
-//!       or codes of unsigned bytes that a table has (levels)   d[16]
 //! 6, 8  qs[j][4*row+b], j < 8: k = 4j+b                        d[16] (8 bits); d of k < 16, d of k >= 16 (6 bits)
 //! ```
 //!
@@ -133,7 +133,7 @@ pub fn packed_as(source: &TensorSource) -> &'static str {
 }
 
 /// Unsigned integers, moved up by 128, by their codes.
-pub(crate) type Table = [u8; 16];
+pub(crate) type LevelBytes = [u8; 16];
 
 /// Rows of one tensor, packed.
 #[derive(Debug)]
@@ -141,7 +141,7 @@ pub(crate) struct Segment {
     pub(crate) layout: Layout,
     zero: u8,
     /// What codes stand for, where the layout has codes.
-    pub(crate) levels: Table,
+    pub(crate) levels: LevelBytes,
     /// First output row of the whole matrix that this segment makes.
     pub(crate) first_row: usize,
     pub(crate) rows: usize,
@@ -292,6 +292,9 @@ impl Segment {
             let tile = first_tile + t;
             let lines = &mut self.lines[tile * layout.lines()..][..layout.lines()];
             let u = codes.map_or(group.u, |codes| group.u.map(|u| codes[usize::from(u)]));
+            debug_assert!(
+                codes.is_none() || u.map(|code| self.levels[usize::from(code)]) == group.u
+            );
             pack_group(layout, lines, r, &u);
             let scales = &mut self.scales[tile * layout.scale_sets()..][..layout.scale_sets()];
             for (set, value) in scales.iter_mut().zip(layout.scales_of(group)) {
@@ -357,7 +360,7 @@ impl Segment {
 /// Codes by the unsigned integers that they stand for.
 type Codes = [u8; 256];
 
-fn codes(levels: &Table) -> Codes {
+fn codes(levels: &LevelBytes) -> Codes {
     let mut codes = [0; 256];
     for (code, &level) in levels.iter().enumerate() {
         codes[usize::from(level)] = code as u8;

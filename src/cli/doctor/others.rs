@@ -18,7 +18,11 @@ pub(super) fn store(config: &Config) -> Option<Check> {
 
 fn ask(url: &StoreUrl) -> Result<(), String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.map_err(|e| e.to_string())?.block_on(LimitStore::reach(url))
+    let runtime = runtime.map_err(|e| e.to_string())?;
+    let answer = runtime.block_on(LimitStore::reach(url));
+    // A name that nobody resolves would be waited for.
+    runtime.shutdown_background();
+    answer
 }
 
 /// `None` where no traces are wanted.

@@ -79,7 +79,12 @@ impl LimitStore {
     pub async fn reach(url: &StoreUrl) -> Result<(), String> {
         let client = client(url).map_err(|_| "not a URL of a store")?;
         let connection = connect(&client).await.map_err(|error| without_arguments(&error))?;
-        probe(&take(), &connection).await
+        let take = take();
+        match probe(&take, &connection).await {
+            Ok(()) => Ok(()),
+            // It had to be sent the script first, which takes three times as long.
+            Err(_) => probe(&take, &connection).await,
+        }
     }
 
     /// Begins to connect, inside a runtime. Whether the store is there is nobody's condition for anything.

@@ -1,6 +1,6 @@
 //! What a model will take up, told and checked before it takes anything.
 
-use crate::backend::cpu::packed_bytes;
+use super::Maker;
 use crate::config::EngineConfig;
 use crate::model::arch::Description;
 use crate::model::decoder::kv_block_bytes;
@@ -18,15 +18,17 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// On the CPU, with so many blocks.
+    /// As `maker` keeps it, with so many blocks.
     pub(super) fn of(
         checkpoint: &Checkpoint,
         description: &Description,
         engine: &EngineConfig,
         blocks: usize,
+        maker: Maker,
     ) -> Self {
         let block_bytes = kv_block_bytes(&description.shape, engine.kv_cache_dtype);
-        let weights = checkpoint.tensors.values().map(packed_bytes).fold(0, u64::saturating_add);
+        let weights = checkpoint.tensors.values().map(|tensor| maker.bytes_of(tensor));
+        let weights = weights.fold(0, u64::saturating_add);
         Self::of_bytes(weights, block_bytes, blocks)
     }
 
@@ -65,6 +67,7 @@ pub(super) fn gib(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Kernels;
 
     /// Tiny blocks take less than what is kept of them.
     #[test]
@@ -77,7 +80,8 @@ mod tests {
         let description = crate::model::arch::describe(metadata, tensors, unusable).unwrap();
         let engine = crate::model::open::tests::engine();
         let block = kv_block_bytes(&description.shape, engine.kv_cache_dtype) as u64;
-        let plan = Plan::of(&checkpoint, &description, &engine, 1 << 20);
+        let plan =
+            Plan::of(&checkpoint, &description, &engine, 1 << 20, Maker::Cpu(Kernels::Auto, None));
         assert_eq!(plan.kv_cache, (block + BLOCK_BOOKKEEPING_BYTES) << 20);
     }
 

@@ -108,11 +108,7 @@ fn examined(
         .map_err(|reason| NoPreview::Refused(LoadError::new(path, reason)))?;
     let block_bytes = kv_block_bytes(&description.shape, engine.kv_cache_dtype);
     let blocks = limits::cache_blocks(block_bytes, engine).map_err(|_| NoPreview::Unknown)?;
-    let mut plan = Plan::of(&checkpoint, &description, engine, blocks);
-    if !is_on_cpu {
-        let bytes = checkpoint.tensors.values().map(|tensor| tensor.byte_len() as u64);
-        plan.weights = bytes.fold(0, u64::saturating_add);
-    }
+    let plan = Plan::of(&checkpoint, &description, engine, blocks, maker);
     let (needs, vocab) = (Needs { plan, is_on_cpu }, description.shape.vocab);
     Ok(Preview { needs, metadata: checkpoint.metadata, vocab })
 }

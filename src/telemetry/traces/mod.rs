@@ -17,6 +17,7 @@ use opentelemetry::trace::{
 use opentelemetry::{Context, InstrumentationScope, KeyValue};
 use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig as _, WithHttpConfig as _};
 use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::error::OTelSdkError;
 use opentelemetry_sdk::trace::{
     BatchConfigBuilder, BatchSpanProcessor, SdkTracer, SdkTracerProvider, SpanExporter as _,
 };
@@ -78,10 +79,8 @@ pub fn reach(endpoint: Option<&str>) -> Option<Result<(), String>> {
     let losses = Arc::new(Losses::new());
     let send = || {
         let sent = exporter(endpoint, &losses)?.export(Vec::new()).now_or_never();
-        match sent.unwrap_or(Ok(())) {
-            Ok(()) => Ok(()),
-            Err(error) => Err(losses.reason(&error.to_string())),
-        }
+        let sent = sent.unwrap_or_else(|| Err(OTelSdkError::InternalFailure("no answer".into())));
+        sent.map_err(|error| losses.reason(&error.to_string()))
     };
     is_wanted(endpoint).then(send)
 }
@@ -99,7 +98,11 @@ fn exporter(endpoint: Option<&str>, losses: &Arc<Losses>) -> Result<SpanExporter
         Some(endpoint) => builder.with_endpoint(traces_at(endpoint)),
         None => builder,
     };
-    builder.build().map_err(|e| e.to_string())
+    // What a variable says may hold a password.
+    builder.build().map_err(|e| match endpoint {
+        Some(_) => e.to_string(),
+        None => "what OpenTelemetry's variables say is no address of a collector".to_owned(),
+    })
 }
 
 fn is_set(name: &str) -> bool {

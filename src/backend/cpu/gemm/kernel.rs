@@ -7,7 +7,7 @@ use half::f16;
 
 use super::super::act::{self, GroupMeta};
 use super::super::lanes::Floats;
-use super::super::pack::{PANEL, Table};
+use super::super::pack::{LevelBytes, PANEL};
 use super::super::quant::GROUP;
 use super::simd::Simd;
 
@@ -17,7 +17,7 @@ pub(super) struct Job {
     pub(super) lines: *const u8,
     pub(super) scales: *const f16,
     /// For tiles of codes: what they stand for.
-    pub(super) levels: Table,
+    pub(super) levels: LevelBytes,
     /// Values in a row of activations.
     pub(super) cols: usize,
     pub(super) q: *const i8,
@@ -52,7 +52,7 @@ pub(super) trait Tile {
         lines: *const u8,
         scales: *const f16,
         part: usize,
-        levels: &Table,
+        levels: &LevelBytes,
     ) -> Self::Weights<S>;
     /// # Safety
     /// As [`Simd`]; `a` is readable for 32 bytes.
@@ -111,7 +111,7 @@ impl<const BITS: u32, const ZERO: i32, const MIN: bool> Tile for Single<BITS, ZE
         lines: *const u8,
         scales: *const f16,
         part: usize,
-        _: &Table,
+        _: &LevelBytes,
     ) -> Loaded<S> {
         // SAFETY: the caller's promise; the fifth line holds eight u64 of fifth bits, `LANES / 2` bytes of each for this part.
         unsafe {
@@ -154,7 +154,7 @@ impl Tile for Levels {
         lines: *const u8,
         scales: *const f16,
         _: usize,
-        levels: &Table,
+        levels: &LevelBytes,
     ) -> Loaded<S> {
         // SAFETY: the caller's promise. A loop, as in `load_nibbles`.
         unsafe {
@@ -184,7 +184,7 @@ impl Tile for Six {
         lines: *const u8,
         scales: *const f16,
         _: usize,
-        _: &Table,
+        _: &LevelBytes,
     ) -> Loaded<S> {
         // SAFETY: the caller's promise.
         unsafe {
@@ -223,7 +223,7 @@ impl<const ZERO: i32, const MIN: bool> Tile for FourBy16<ZERO, MIN> {
         lines: *const u8,
         scales: *const f16,
         _: usize,
-        _: &Table,
+        _: &LevelBytes,
     ) -> Self::Weights<S> {
         // SAFETY: the caller's promise.
         unsafe {
