@@ -1,5 +1,6 @@
 //! The steps from what a hub has to what is wanted of it: which files, what they will take, and here they come.
 
+use std::fmt::Display;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -145,11 +146,10 @@ impl Taking<'_> {
 
     /// The text side of a folder, whose files are here, for a model of so many tokens.
     fn check_text(&self, vocab: usize) -> Result<(), PullError> {
-        let files = read_text(&self.cache.snapshot(self.commit()));
-        let files = files.map_err(|e| PullError::new(format!("{}: {e}", self.name)))?;
+        let refused = |reason: &dyn Display| PullError::new(format!("{}: {reason}", self.name));
+        let files = read_text(&self.cache.snapshot(self.commit())).map_err(|e| refused(&e))?;
         // Which tokens end an answer, other files say.
-        let text = Text::from_folder(&files, &[], vocab);
-        text.map(drop).map_err(|e| PullError::new(format!("{}: {e}", self.name)))
+        Text::from_folder(&files, &[], vocab).map(drop).map_err(|e| refused(&e))
     }
 
     /// All of them; `check` is asked before the first one with weights.
